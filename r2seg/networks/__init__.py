@@ -1,0 +1,1 @@
+"""Networks: pure torch modules behind one contract. They know no config, file or command."""

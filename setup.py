@@ -1,0 +1,47 @@
+"""Metadata of r2seg: the only place where name, dependencies and commands are declared."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "r2seg/__init__.py").read_text("utf-8"), re.M).group(1)
+
+TEST = ["pytest>=8", "scipy", "ruff"]
+
+setup(
+    name="r2seg",
+    version=VERSION,
+    description="Medical image segmentation with R2U-Net and its kin, on MONAI",
+    long_description=(HERE / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11,<3.14",
+    packages=find_packages(include=["r2seg", "r2seg.*"]),
+    install_requires=[
+        "torch>=2.8",
+        "torchvision",
+        "monai>=1.5",
+        "pytorch-ignite>=0.5",
+        "nibabel>=5.3",
+        "SimpleITK>=2.4",
+        "scikit-image>=0.24",
+        "pillow>=10",
+        "pyyaml>=6",
+        "pydantic>=2.9",
+        "typer>=0.15",
+        "rich>=13",
+        "tensorboard>=2.17",
+    ],
+    extras_require={"test": TEST},
+    entry_points={
+        "console_scripts": [
+            "r2seg = r2seg.cli:main",
+            "r2seg-train = r2seg.cli:train_main",
+            "r2seg-infer = r2seg.cli:infer_main",
+            "r2seg-evaluate = r2seg.cli:evaluate_main",
+        ]
+    },
+)
