@@ -1,0 +1,149 @@
+"""Confusion counts of label maps, and the scores that follow from them. Tensors only: files and tables live in ``evaluation``.
+
+Label maps hold class indices: 0 background, 1..K the labels, 255 not counted. One rule holds for every score: where its
+denominator is empty there is nothing to score and it is NaN, so that a mean has to say how many numbers it is over. For
+Dice and IoU that means empty against empty is NaN, and an empty reference with a prediction is 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+IGNORE = 255
+_BINS = 256
+_CHUNK = 1 << 22  # pixels counted at once: bounds the memory of the int32 codes
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Pixels of each label that agree and disagree with the reference. Adds up over slabs, cases and ranks.
+
+    Attributes:
+        tp, fp, fn, tn: True positives, false positives, false negatives, true negatives.
+
+    Shape: (K,) int64 each, label 1 first; the background has no entry.
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+
+    @classmethod
+    def zeros(cls, num_labels: int, device: torch.device | str = "cpu") -> Counts:
+        """Counts of no pixel, the start of a sum."""
+        return cls(*(torch.zeros(num_labels, dtype=torch.int64, device=device) for _ in fields(cls)))
+
+    @classmethod
+    def from_confusion(cls, matrix: Tensor) -> Counts:
+        """Counts of labels 1..K from a confusion matrix.
+
+        Shape: (K + 1, K + 1), rows the reference, columns the prediction.
+        """
+        tp = matrix.diagonal()[1:].clone()
+        fp = matrix.sum(dim=0)[1:] - tp
+        fn = matrix.sum(dim=1)[1:] - tp
+        return cls(tp, fp, fn, matrix.sum() - tp - fp - fn)
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
+
+    def to(self, device: torch.device | str) -> Counts:
+        """The same counts on another device."""
+        return Counts(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+
+def confusion_matrix(prediction: Tensor, reference: Tensor, num_labels: int, mask: Tensor | None = None) -> Tensor:
+    """Number of pixels of each pair of classes, exact and in one pass.
+
+    Args:
+        prediction: Class indices 0..num_labels, of any integer dtype, on any device.
+        reference: Class indices 0..num_labels, or 255 where a pixel is not to be counted.
+        num_labels: K, the labels without the background; at most 254.
+        mask: Field of view, non-zero inside; pixels outside are not counted.
+
+    Shape: (*S) -> (K + 1, K + 1) int64 on the prediction's device, rows the reference, columns the prediction.
+
+    Raises:
+        ValueError: Shapes differ, a map is not of integers, or a counted pixel holds a value that is no class.
+    """
+    if not 1 <= num_labels < IGNORE:
+        raise ValueError(f"num_labels is {num_labels}: label maps can hold 1 to {IGNORE - 1} labels")
+    for name, tensor in (("reference", reference), ("mask", mask)):
+        if tensor is not None and tensor.shape != prediction.shape:
+            raise ValueError(f"{name} of shape {tuple(tensor.shape)} against prediction of {tuple(prediction.shape)}")
+    prediction, reference = _as_bytes(prediction, "prediction"), _as_bytes(reference, "reference")
+    inside = None if mask is None else mask.reshape(-1) != 0
+
+    # Every pair of bytes has its own bin, so ignored pixels and stray values need no pass of their own.
+    joint = torch.zeros(_BINS * _BINS, dtype=torch.int64, device=prediction.device)
+    for start in range(0, prediction.numel(), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        code = reference[part].to(torch.int32).mul_(_BINS).add_(prediction[part])
+        if inside is not None:
+            code.masked_fill_(~inside[part], IGNORE * _BINS)
+        joint += torch.bincount(code, minlength=_BINS * _BINS)
+    joint = joint.view(_BINS, _BINS)
+
+    classes = num_labels + 1
+    counted = joint[:IGNORE]
+    for name, pixels in (("prediction", counted.sum(dim=0)), ("reference", counted.sum(dim=1))):
+        if pixels[classes:].any():
+            stray = (pixels[classes:].nonzero().flatten() + classes).tolist()
+            raise ValueError(f"{name} holds {stray[:8]}: expected class indices 0 to {num_labels}")
+    return joint[:classes, :classes].clone()
+
+
+def count_confusion(prediction: Tensor, reference: Tensor, num_labels: int, mask: Tensor | None = None) -> Counts:
+    """Confusion counts of each label against the rest; arguments and errors of `confusion_matrix`.
+
+    Shape: (*S) -> four of (K,) int64 on the prediction's device.
+    """
+    return Counts.from_confusion(confusion_matrix(prediction, reference, num_labels, mask))
+
+
+def dice(counts: Counts) -> Tensor:
+    """Dice similarity coefficient, which is the F1 score of pixels.
+
+    D = 2 tp / (2 tp + fp + fn); NaN where reference and prediction are both empty, 0 where only one of them is.
+
+    Shape: (K,) float64, on the CPU (not every accelerator has float64).
+    """
+    tp, fp, fn, _ = _as_float(counts)
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def iou(counts: Counts) -> Tensor:
+    """Intersection over union, the Jaccard index; never the accuracy that some papers print under this name.
+
+    J = tp / (tp + fp + fn) = D / (2 - D), asserted at every call; NaN and 0 as for `dice`.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    tp, fp, fn, _ = _as_float(counts)
+    jaccard, d = tp / (tp + fp + fn), dice(counts)
+    if not torch.allclose(jaccard, d / (2 - d), rtol=0, atol=1e-12, equal_nan=True):
+        raise AssertionError(f"IoU {jaccard.tolist()} is not D / (2 - D) of Dice {d.tolist()}")
+    return jaccard
+
+
+def _as_bytes(tensor: Tensor, name: str) -> Tensor:
+    """Flat uint8 view or copy; values that a byte cannot hold are refused, not wrapped."""
+    if tensor.dtype == torch.uint8:
+        return tensor.reshape(-1)
+    if tensor.is_floating_point() or tensor.is_complex():
+        raise ValueError(f"{name} is {tensor.dtype}: class indices are integers")
+    if tensor.dtype != torch.bool and tensor.numel():
+        # Unsigned 16 to 64 bit have no min and max in torch; int64 holds what label maps can mean.
+        wide = tensor if tensor.dtype in (torch.int8, torch.int16, torch.int32, torch.int64) else tensor.to(torch.int64)
+        low, high = int(wide.min()), int(wide.max())
+        if low < 0 or high > IGNORE:
+            raise ValueError(f"{name} holds values from {low} to {high}: class indices are 0 to {IGNORE}")
+    return tensor.reshape(-1).to(torch.uint8)
+
+
+def _as_float(counts: Counts) -> tuple[Tensor, ...]:
+    return tuple(getattr(counts, field.name).cpu().to(torch.float64) for field in fields(counts))
