@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r2seg.data.images import IMAGE_SUFFIXES, split_suffix
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.config import Data
+
+_CHANNEL = re.compile(r"^(?P<base>.+)_(?P<index>\d{4})$")
 
 
 @dataclass(frozen=True)
@@ -25,3 +36,103 @@ class Case:
     mask: Path | None = None
     group: str = ""
     split: str | None = None
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Every image file below a folder, sorted by path; hidden files and folders are passed over."""
+    files = (path for path in folder.rglob("*") if path.is_file() and split_suffix(path)[1])
+    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def relative_stem(path: Path, root: Path) -> str:
+    """Path below a root without the image suffix, with forward slashes: the id of a one-file case."""
+    return (path.parent / split_suffix(path)[0]).relative_to(root).as_posix()
+
+
+def join_channels(files: Iterable[Path], root: Path) -> dict[str, tuple[Path, ...]]:
+    """Sets of files that differ only in ``_0000``, ``_0001``, …: base id -> files in channel order.
+
+    Only complete sets, counted from 0, are listed: a stray ``_0142`` is part of a name.
+    """
+    sets: dict[str, dict[int, Path]] = {}
+    for path in files:
+        if match := _CHANNEL.match(relative_stem(path, root)):
+            sets.setdefault(match["base"], {})[int(match["index"])] = path
+    return {
+        base: tuple(channels[index] for index in range(len(channels)))
+        for base, channels in sets.items()
+        if set(channels) == set(range(len(channels)))
+    }
+
+
+def group_of(case_id: str, pattern: str | None) -> str:
+    """The patient of a case: the pattern's first group where it is found in the id, else the id itself."""
+    if pattern is None:
+        return case_id
+    match = re.search(pattern, case_id)
+    if match is None or match[1] is None:
+        raise UserError(f"data.group {pattern!r} does not match the case {case_id!r}: mend the pattern, or leave it out")
+    return match[1]
+
+
+def find_cases(data: Data) -> list[Case]:
+    """The labelled cases of a data set, sorted by id.
+
+    Raises:
+        UserError: Where the folders are missing, a case has no label, or two files claim one case.
+    """
+    return _folder_cases(data)
+
+
+def _folder_cases(data: Data) -> list[Case]:
+    """``images/NAME.*``, ``labels/NAME.*`` and, where there are fields of view, ``masks/NAME.*``."""
+    root = data.root
+    for name in ("images", "labels"):
+        if not (root / name).is_dir():
+            raise UserError(f"data.root {root} has no folder {name}/: put images/NAME.* and labels/NAME.* there")
+    files = find_images(root / "images")
+    if not files:
+        raise UserError(f"{root / 'images'} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}")
+    labels = _by_stem(root / "labels")
+    masks = _by_stem(root / "masks") if (root / "masks").is_dir() else {}
+
+    images: dict[str, tuple[Path, ...]] = {}
+    joined = {base: channels for base, channels in join_channels(files, root / "images").items() if base in labels}
+    in_sets = {path for channels in joined.values() for path in channels}
+    for path in files:
+        if path not in in_sets:
+            stem = relative_stem(path, root / "images")
+            if stem in images:
+                raise UserError(f"{images[stem][0]} and {path} are both case {stem!r}: rename or remove one")
+            images[stem] = (path,)
+    for base, channels in joined.items():
+        if base in images:
+            raise UserError(f"{images[base][0]} and {channels[0]} are both case {base!r}: rename or remove one")
+        images[base] = channels
+
+    unlabelled = sorted(set(images) - set(labels))
+    if unlabelled:
+        raise UserError(
+            f"{len(unlabelled)} of {len(images)} images in {root / 'images'} have no label of the same name in {root / 'labels'}: "
+            f"{_some(unlabelled)}; add the labels or move the images away"
+        )
+    unmasked = sorted(set(images) - set(masks)) if masks else []
+    if unmasked:
+        raise UserError(f"{root / 'masks'} has no field of view for {_some(unmasked)}; add them or remove the folder masks/")
+    return [
+        Case(id=key, images=images[key], label=labels[key], mask=masks.get(key), group=group_of(key, data.group)) for key in sorted(images)
+    ]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in find_images(folder):
+        stem = relative_stem(path, folder)
+        if stem in found:
+            raise UserError(f"{found[stem]} and {path} have one name: remove one")
+        found[stem] = path
+    return found
+
+
+def _some(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

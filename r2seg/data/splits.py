@@ -1,0 +1,82 @@
+"""Splits of cases into training, validation and test, by group, so that no patient is on two sides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from r2seg.data.cases import Case
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.config import Split
+
+PARTS = ("train", "validation", "test")
+
+
+def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, list[Case]]:
+    """Cases of each part: "train", "validation", "test".
+
+    Shares are of groups, drawn with the seed from the sorted groups, at least one group where a share is above 0, so that
+    the same data and seed give the same split on any machine. Lists name cases or whole groups.
+
+    Raises:
+        UserError: A name that is no case, a case on two sides, or nothing left to train or validate on.
+    """
+    group = {case.id: (case.group or case.id) if split.by == "group" else case.id for case in cases}
+    given = {"train": split.train, "validation": split.validation, "test": split.test}
+    part_of_case: dict[str, str] = {case.id: case.split for case in cases if case.split}
+    for part, names in given.items():
+        if not isinstance(names, tuple):
+            continue
+        for name in names:
+            ids = [case.id for case in cases if name in (case.id, case.group)]
+            if not ids:
+                raise UserError(f"data.split.{part} names {name!r}, which is neither a case nor a group; there are {_some(sorted(group))}")
+            for case_id in ids:
+                taken = part_of_case.setdefault(case_id, part)
+                if taken != part:
+                    raise UserError(f"data.split puts the case {case_id!r} into both {taken} and {part}")
+
+    groups = sorted(set(group.values()))
+    free = [name for name in groups if not any(group[case_id] == name for case_id in part_of_case)]
+    random.Random(seed).shuffle(free)
+    part_of_group: dict[str, str] = {}
+    for part in ("test", "validation"):
+        share = given[part]
+        if isinstance(share, float | int) and share > 0:
+            count = min(max(1, round(share * len(groups))), len(free))
+            for name in free[:count]:
+                part_of_group[name] = part
+            del free[:count]
+
+    default = None if split.train is not None else "train"
+    parts: dict[str, list[Case]] = {part: [] for part in PARTS}
+    for case in cases:
+        part = part_of_case.get(case.id) or part_of_group.get(group[case.id]) or default
+        if part:
+            parts[part].append(case)
+    _refuse_divided_groups(parts, group)
+    for part in ("train", "validation"):
+        if not parts[part]:
+            raise UserError(
+                f"data.split leaves no case for {part}: {len(cases)} cases in {len(groups)} groups; name cases, or change the shares"
+            )
+    return parts
+
+
+def _refuse_divided_groups(parts: dict[str, list[Case]], group: dict[str, str]) -> None:
+    side: dict[str, str] = {}
+    for part, members in parts.items():
+        for case in members:
+            other = side.setdefault(group[case.id], part)
+            if other != part:
+                raise UserError(
+                    f"data.split puts the group {group[case.id]!r} into both {other} and {part}: "
+                    "a patient on two sides flatters the score; name whole groups, or set data.split.by: case"
+                )
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (" …" if len(names) > most else "")
