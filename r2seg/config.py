@@ -62,7 +62,9 @@ Precision = Literal["auto", "float32", "bf16", "fp16"]
 class Section(BaseModel):
     """Base of every section: frozen, strict types, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), ser_json_inf_nan="strings")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, protected_namespaces=(), ser_json_inf_nan="strings"
+    )
 
 
 class Split(Section):
@@ -85,12 +87,22 @@ class Data(Section):
     """Where the cases are and what their labels mean."""
 
     layout: Literal["folder"] = "folder"
-    root: FilePath = Field(description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file")
-    labels: dict[str, LabelValues] = Field(description="foreground labels: name -> value(s) in the files; 0 is background")
-    ignore_label: Annotated[int, Field(ge=1, le=255)] | None = Field(None, description="file value that is neither trained nor scored")
-    group: str | None = Field(None, description="regular expression whose first group, found in the case id, is the patient")
+    root: FilePath = Field(
+        description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
+    )
+    labels: dict[str, LabelValues] = Field(
+        description="foreground labels: name -> value(s) in the files; 0 is background"
+    )
+    ignore_label: Annotated[int, Field(ge=1, le=255)] | None = Field(
+        None, description="file value that is neither trained nor scored"
+    )
+    group: str | None = Field(
+        None, description="regular expression whose first group, found in the case id, is the patient"
+    )
     split: Split = Split()
-    cache: FilePath | None = Field(None, description="folder for preprocessed cases; inside the run where it is left out")
+    cache: FilePath | None = Field(
+        None, description="folder for preprocessed cases; inside the run where it is left out"
+    )
 
     @model_validator(mode="after")
     def _labels_are_distinct(self) -> Data:
@@ -112,7 +124,9 @@ class Data(Section):
             except re.error as error:
                 raise ValueError(f"group {self.group!r} is no regular expression: {error}") from None
             if groups < 1:
-                raise ValueError(f"group {self.group!r} has no parentheses: put them around the patient's part of the id")
+                raise ValueError(
+                    f"group {self.group!r} has no parentheses: put them around the patient's part of the id"
+                )
         return self
 
     @field_serializer("labels")
@@ -167,8 +181,8 @@ class Preprocessing(Section):
     """The deterministic chain: orientation and spacing, then intensity."""
 
     intensity: Intensity = ZScore()
-    spacing_mm: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_as_tuple)] | None = Field(
-        None, description="voxel size [R-L, A-P, S-I] of the working grid; the files' own where it is left out"
+    spacing_mm: Annotated[tuple[PositiveFloat, PositiveFloat, PositiveFloat], BeforeValidator(_as_tuple)] | None = (
+        Field(None, description="voxel size [R-L, A-P, S-I] of the working grid; the files' own where it is left out")
     )
 
 
@@ -184,7 +198,9 @@ class Window(Section):
     @model_validator(mode="after")
     def _plane_goes_with_two_dims(self) -> Window:
         if self.plane is not None and len(self.size) == 3:
-            raise ValueError(f"plane {self.plane} goes with a 2-D size, and size {list(self.size)} is 3-D: leave one of them out")
+            raise ValueError(
+                f"plane {self.plane} goes with a 2-D size, and size {list(self.size)} is 3-D: leave one of them out"
+            )
         return self
 
 
@@ -194,7 +210,9 @@ class Network(Section):
     model_config = ConfigDict(frozen=True, extra="allow", strict=True, protected_namespaces=())
 
     name: str = "R2UNet"
-    output: Literal["softmax", "sigmoid"] = Field("softmax", description="softmax: background and labels exclude each other")
+    output: Literal["softmax", "sigmoid"] = Field(
+        "softmax", description="softmax: background and labels exclude each other"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -321,7 +339,9 @@ def _read_yaml(text: str, origin: str) -> tuple[dict[str, Any], dict[tuple[str, 
             for key, value in node.value:
                 child = (*path, str(key.value))
                 if child in lines:
-                    problems.append(f"{origin}:{key.start_mark.line + 1}: {'.'.join(child)} is given twice, first in line {lines[child]}")
+                    problems.append(
+                        f"{origin}:{key.start_mark.line + 1}: {'.'.join(child)} is given twice, first in line {lines[child]}"
+                    )
                 lines[child] = key.start_mark.line + 1
                 note_lines(value, child)
         elif isinstance(node, yaml.SequenceNode):
@@ -346,7 +366,9 @@ def _read_yaml(text: str, origin: str) -> tuple[dict[str, Any], dict[tuple[str, 
     if problems:
         raise ConfigError(problems)
     if not isinstance(document, dict):
-        raise ConfigError([f"{origin}: a config is a mapping of keys to values, and this is a {type(document).__name__}"])
+        raise ConfigError(
+            [f"{origin}: a config is a mapping of keys to values, and this is a {type(document).__name__}"]
+        )
     return document, lines
 
 
@@ -357,7 +379,7 @@ def _apply_override(document: dict[str, Any], override: str) -> tuple[str, ...]:
     if not separator or not all(path):
         raise ConfigError([f"--set {override}: write KEY=VALUE, such as --set training.max_epochs=5"])
     try:
-        parsed = yaml.load(value, Loader=_Loader)  # noqa: S506  (a SafeLoader)
+        parsed = yaml.load(value, Loader=_Loader)
     except yaml.YAMLError:
         raise ConfigError([f"--set {override}: the value is no YAML; quote it"]) from None
     place = document
@@ -422,7 +444,9 @@ def _describe(error: Mapping[str, Any], path: tuple[str, ...]) -> str:
     if kind == "value_error":
         return message
     if kind in ("union_tag_invalid", "literal_error"):
-        expected = re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected_tags") or error.get("ctx", {}).get("expected", "")))
+        expected = re.findall(
+            r"'([^']*)'", str(error.get("ctx", {}).get("expected_tags") or error.get("ctx", {}).get("expected", ""))
+        )
         given = value.get(error["ctx"]["discriminator"].strip("'")) if kind == "union_tag_invalid" else value
         hint = nearest(str(given), expected) if isinstance(given, str) else f"valid here: {', '.join(expected)}"
         return f"{given!r} is not valid; {hint}"
@@ -470,7 +494,12 @@ def _network_problems(config: Config) -> list[tuple[tuple[str, ...], str]]:
     dims = NETWORKS[name].supported_spatial_dims
     size = list(config.window.size)
     if config.spatial_dims not in dims:
-        problems.append((("window", "size"), f"{size} is {config.spatial_dims}-D and {name} is {dims[0]}-D only: give {dims[0]} numbers"))
+        problems.append(
+            (
+                ("window", "size"),
+                f"{size} is {config.spatial_dims}-D and {name} is {dims[0]}-D only: give {dims[0]} numbers",
+            )
+        )
     for key, value in config.network.options.items():
         if key == "spatial_dims":
             if value != config.spatial_dims:
@@ -566,7 +595,9 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, 
         if isinstance(root_text, str):
             root = path.parent / Path(root_text).expanduser()
             if not root.is_dir():
-                problems.append((("data", "root"), f"there is no folder {root.resolve()}; it is taken relative to the config file"))
+                problems.append(
+                    (("data", "root"), f"there is no folder {root.resolve()}; it is taken relative to the config file")
+                )
     if problems:
         raise ConfigError(told(problems))
     return config

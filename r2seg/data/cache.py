@@ -1,0 +1,188 @@
+"""Preprocessed cases on disk, memory-mapped, so that a window costs what it holds and memory does not grow with the data.
+
+An entry is keyed by its files and settings, written beside and renamed; a broken or stale one is never read. Voxels stay in
+the file's integer type where nothing is resampled: half the size of floats, and training sees exactly what inference sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from r2seg.data.cases import Case
+from r2seg.data.images import IGNORE
+from r2seg.data.preprocessing import Grid, Intensity, PreparedImage
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.config import Config
+
+# Raised when an entry's content changes meaning, so that old entries are made anew.
+_VERSION = 1
+# Labelled voxels remembered for each label of a case: enough that windows centred on them cover it.
+_REMEMBERED_VOXELS = 20_000
+
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+
+
+@dataclass(frozen=True)
+class CachedCase:
+    """A case after preprocessing; its arrays are memory-mapped.
+
+    Attributes:
+        id: The case's id.
+        voxels: Working grid (C, *S) before the intensity map, in the file's type or float32.
+        label: Class indices (*S) uint8 on the working grid.
+        reference: Class indices on the oriented, not resampled grid: what validation scores.
+        grid: The case's grid.
+        intensity: The case's intensity map.
+        spacing_mm: Voxel size of the working grid; ones for pictures.
+        foreground: For each label that occurs, its class index and some of its voxels (N, len(S)).
+    """
+
+    id: str
+    voxels: np.ndarray
+    label: np.ndarray
+    reference: np.ndarray
+    grid: Grid
+    intensity: Intensity
+    spacing_mm: tuple[float, ...]
+    foreground: dict[int, np.ndarray]
+
+    @property
+    def prepared(self) -> PreparedImage:
+        """The image as the network sees it: equal to ``prepare_image`` of the files."""
+        return PreparedImage(self.voxels, Grid.of(self.grid.shape, None), self.intensity)
+
+
+def cache_cases(
+    cases: Sequence[Case], config: Config, folder: Path, on_case: Callable[[Case], None] | None = None
+) -> list[CachedCase]:
+    """Every case from the cache, made where it is not there.
+
+    Args:
+        cases: Labelled cases.
+        config: Its data, preprocessing and window sections decide what an entry holds.
+        folder: Where entries lie.
+        on_case: Called after each case, for progress.
+
+    Raises:
+        UserError: With every case that cannot be used, a line each.
+    """
+    cached, problems = [], []
+    for case in cases:
+        try:
+            cached.append(_cache_case(case, config, folder))
+        except UserError as error:
+            problems.append(str(error) if case.id in str(error) else f"case {case.id}: {error}")
+        if on_case:
+            on_case(case)
+    if problems:
+        raise UserError("\n".join(problems))
+    return cached
+
+
+def _key(case: Case, config: Config) -> str:
+    files = [path for path in (*case.images, case.label, case.mask) if path]
+    facts = {
+        "version": _VERSION,
+        "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
+        "labels": config.data.model_dump(mode="json", include={"labels", "ignore_label"}),
+        "preprocessing": config.preprocessing.model_dump(mode="json"),
+        "plane": config.window.plane,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
+    entry = folder / _key(case, config)
+    # Windows of a plane are read whole where that plane's axis comes first on disk.
+    first = PLANES.get(config.window.plane or "axial", 0) if config.spatial_dims == 2 else 0
+    if not (entry / "meta.json").is_file():
+        _write_entry(case, config, entry, first)
+    meta = json.loads((entry / "meta.json").read_text())
+    dims = len(meta["grid"]["shape"])
+    first = first if dims == 3 else 0
+
+    def load(name: str, lead: int) -> np.ndarray:
+        return np.moveaxis(np.load(entry / f"{name}.npy", mmap_mode="r"), lead, lead + first)
+
+    foreground = np.load(entry / "foreground.npy")
+    grid = Grid(**{name: tuple(value) for name, value in meta["grid"].items()})
+    return CachedCase(
+        id=case.id,
+        voxels=load("voxels", 1),
+        label=load("label", 0),
+        reference=load("reference" if grid.resampled else "label", 0),
+        grid=grid,
+        intensity=Intensity(**{name: tuple(map(float, value)) for name, value in meta["intensity"].items()}),
+        spacing_mm=tuple(meta["spacing_mm"]),
+        foreground={int(index): foreground[foreground[:, 0] == index, 1:] for index in np.unique(foreground[:, 0])},
+    )
+
+
+def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
+    from r2seg.data.transforms import case_transforms
+
+    sample = case_transforms(config.data, config.preprocessing)(case)
+    image, grid, label = sample["image"], sample["grid"], sample["label"]
+    if config.spatial_dims == 3 and image.spatial_dims == 2:
+        raise UserError(
+            f"case {case.id}: a picture, and window.size {list(config.window.size)} is 3-D: give two numbers"
+        )
+    first = first if image.spatial_dims == 3 else 0
+    spacing_mm = (1.0,) * image.spatial_dims
+    if image.affine is not None and image.spatial_dims == 3:
+        own = [image.spacing_mm[axis] for axis in grid.order]
+        spacing_mm = tuple(
+            float(s * old / new) for s, old, new in zip(own, grid.oriented_shape, grid.shape, strict=True)
+        )
+    arrays = {"voxels": np.moveaxis(sample["voxels"], 1 + first, 1), "label": np.moveaxis(label, first, 0)}
+    if grid.resampled:
+        arrays["reference"] = np.moveaxis(sample["reference"], first, 0)
+    arrays["foreground"] = _remember_foreground(label)
+    meta = {"id": case.id, "grid": asdict(grid), "intensity": asdict(sample["intensity"]), "spacing_mm": spacing_mm}
+
+    try:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
+        try:
+            for name, array in arrays.items():
+                np.save(
+                    beside / f"{name}.npy",
+                    np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)),
+                )
+            (beside / "meta.json").write_text(json.dumps(meta))
+            if entry.exists():  # without its meta.json: what an interrupted removal left
+                shutil.rmtree(entry)
+            beside.rename(entry)
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {error.strerror}; set data.cache"
+        ) from None
+
+
+def _remember_foreground(label: np.ndarray) -> np.ndarray:
+    """Rows (class index, *coordinates) of labelled voxels, the same ones on each call."""
+    rng = np.random.default_rng(0)
+    rows = [np.zeros((0, 1 + label.ndim), dtype=np.int32)]
+    flat = label.reshape(-1)
+    for index in np.unique(flat):
+        if index in (0, IGNORE):
+            continue
+        places = np.flatnonzero(flat == index)
+        if len(places) > _REMEMBERED_VOXELS:
+            places = np.sort(rng.choice(places, _REMEMBERED_VOXELS, replace=False))
+        voxels = np.stack(np.unravel_index(places, label.shape), axis=1)
+        rows.append(np.concatenate([np.full((len(voxels), 1), index), voxels], axis=1).astype(np.int32))
+    return np.concatenate(rows)
