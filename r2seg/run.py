@@ -1,0 +1,213 @@
+"""The run folder: everything one training leaves behind, and all that inference needs.
+
+``config.yaml`` (resolved), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
+``metrics.csv`` (a row an epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``tensorboard/``. Every file is written
+beside and renamed, so a killed run leaves whole files only. No path inside matters after training: a run can be moved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r2seg.config import Config, dump_config, load_config
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.networks.base import SegmentationNetwork
+
+CONFIG, SPLITS, MANIFEST, METRICS, BEST, LAST = (
+    "config.yaml",
+    "splits.json",
+    "manifest.json",
+    "metrics.csv",
+    "best.pt",
+    "last.pt",
+)
+TENSORBOARD = "tensorboard"
+CACHE = "cache"
+
+
+def write_atomically(path: Path, write: Callable[[io.BufferedWriter], None]) -> None:
+    """Writes beside the path, syncs, and renames: the path holds the old content or the new, never a part.
+
+    Raises:
+        UserError: The folder cannot be written or is full; nothing is left beside.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    """Text in UTF-8, written beside and renamed."""
+    write_atomically(path, lambda file: file.write(text.encode("utf-8")))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """JSON, written beside and renamed."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(
+        cls, path: Path, config: Config, splits: Mapping[str, Sequence[str]], manifest: Mapping[str, Any]
+    ) -> Run:
+        """A new run with its config, splits and manifest; the folder may exist but hold no run."""
+        refuse_used(path)
+        write_json(path / SPLITS, splits)
+        write_json(path / MANIFEST, manifest)
+        # The config comes last: a folder with one is a run.
+        write_text(path / CONFIG, dump_config(config))
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Run:
+        """An existing run.
+
+        Raises:
+            UserError: The folder is no run; the text names runs that are near.
+        """
+        path = Path(path)
+        if path.is_file() and path.name in (BEST, LAST, CONFIG):
+            path = path.parent
+        if not (path / CONFIG).is_file():
+            near = sorted(str(entry.parent) for entry in (path if path.is_dir() else path.parent).glob(f"*/{CONFIG}"))
+            hint = f"; runs near it: {', '.join(near[:5])}" if near else "; r2seg-train makes one"
+            raise UserError(f"{path} is no run: it has no {CONFIG}{hint}")
+        return cls(path)
+
+    @cached_property
+    def config(self) -> Config:
+        """The resolved config, as it was trained with."""
+        return load_config(self.path / CONFIG)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the network was built with (``in_channels``), versions, state and results."""
+        try:
+            return json.loads((self.path / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / MANIFEST}: cannot be read ({error}): the run is damaged") from None
+
+    def update_manifest(self, **values: Any) -> None:
+        """Sets keys of the manifest."""
+        write_json(self.path / MANIFEST, {**self.manifest, **values})
+
+    @property
+    def splits(self) -> dict[str, list[str]]:
+        """Ids of the cases of "train", "validation" and "test"."""
+        try:
+            return json.loads((self.path / SPLITS).read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path / SPLITS}: cannot be read ({error}): the run is damaged") from None
+
+    def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is whole."""
+        import torch
+
+        write_atomically(self.path / name, lambda file: torch.save(dict(content), file))
+
+    def load_checkpoint(self, name: str) -> dict[str, Any]:
+        """A checkpoint's content on the CPU; only tensors and plain data are ever unpickled."""
+        import torch
+
+        path = self.path / name
+        if not path.is_file():
+            raise UserError(
+                f"{self.path} has no {name}: the training ended before its first validation; r2seg-train --resume goes on"
+            )
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise UserError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+
+    def build_network(self) -> SegmentationNetwork:
+        """The run's network as it was built for training, with fresh weights; nothing is fetched."""
+        return build_network_of(self.config, self.manifest["in_channels"])
+
+    def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """All rows of ``metrics.csv``."""
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path / METRICS, text.getvalue())
+
+
+def refuse_used(path: Path) -> None:
+    """Raises where a folder already holds a run, or cannot hold one."""
+    if (path / CONFIG).is_file():
+        raise UserError(f"{path} holds a run already: --resume goes on with it, -o RUN starts another")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: name a folder with -o RUN")
+    if path.is_dir() and any(entry.name != CACHE and not entry.name.startswith(".") for entry in path.iterdir()):
+        raise UserError(f"{path} is not empty and holds no run: name another folder with -o RUN")
+
+
+def build_network_of(config: Config, in_channels: int, *, pretrained: bool = False) -> SegmentationNetwork:
+    """The network of a config for images of so many channels.
+
+    Args:
+        config: Its network, window and labels decide the network.
+        in_channels: Channels of a case's image.
+        pretrained: Honour the config's ``network.pretrained``. Only training does: a trained run has its weights.
+
+    Raises:
+        UserError: An option the network refuses.
+    """
+    from r2seg.networks import build_network
+
+    options = {key: value for key, value in config.network.options.items() if key != "spatial_dims"}
+    if not pretrained:
+        options.pop("pretrained", None)
+    try:
+        return build_network(
+            config.network.name,
+            spatial_dims=config.spatial_dims,
+            in_channels=in_channels,
+            out_channels=config.out_channels,
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(f"network: {error}") from error
