@@ -1,9 +1,4 @@
-"""Confusion counts of label maps, and the scores that follow from them. Tensors only: files and tables live in ``evaluation``.
-
-Label maps hold class indices: 0 background, 1..K the labels, 255 not counted. One rule holds for every score: where its
-denominator is empty there is nothing to score and it is NaN, so that a mean has to say how many numbers it is over. For
-Dice and IoU that means empty against empty is NaN, and an empty reference with a prediction is 0.
-"""
+"""Confusion counts of label maps, and the scores that follow from them."""
 
 from __future__ import annotations
 
@@ -24,7 +19,7 @@ class Counts:
     Attributes:
         tp, fp, fn, tn: True positives, false positives, false negatives, true negatives.
 
-    Shape: (K,) int64 each, label 1 first; the background has no entry.
+    Shape: (K,) int64 each, label 1 first; the background has no entry. Scores take counts of any shape.
     """
 
     tp: Tensor
@@ -128,6 +123,70 @@ def iou(counts: Counts) -> Tensor:
     if not torch.allclose(jaccard, d / (2 - d), rtol=0, atol=1e-12, equal_nan=True):
         raise AssertionError(f"IoU {jaccard.tolist()} is not D / (2 - D) of Dice {d.tolist()}")
     return jaccard
+
+
+def sensitivity(counts: Counts) -> Tensor:
+    """Share of the reference that was found, the recall: tp / (tp + fn); NaN where the reference is empty.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    tp, _, fn, _ = _as_float(counts)
+    return tp / (tp + fn)
+
+
+def specificity(counts: Counts) -> Tensor:
+    """Share of the rest that was left alone: tn / (tn + fp); NaN where the reference covers every pixel.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    _, fp, _, tn = _as_float(counts)
+    return tn / (tn + fp)
+
+
+def precision(counts: Counts) -> Tensor:
+    """Share of the prediction that is right: tp / (tp + fp); NaN where nothing was predicted.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    tp, fp, _, _ = _as_float(counts)
+    return tp / (tp + fp)
+
+
+def accuracy(counts: Counts) -> Tensor:
+    """Share of all pixels that agree, background included: (tp + tn) / (tp + fp + fn + tn).
+
+    Shape: (K,) float64, on the CPU.
+    """
+    tp, fp, fn, tn = _as_float(counts)
+    return (tp + tn) / (tp + fp + fn + tn)
+
+
+def balanced_accuracy(counts: Counts) -> Tensor:
+    """Mean of sensitivity and specificity; NaN where either is.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    return (sensitivity(counts) + specificity(counts)) / 2
+
+
+def matthews(counts: Counts) -> Tensor:
+    """Matthews correlation coefficient of prediction and reference; NaN where one of them is constant.
+
+    (tp tn - fp fn) / sqrt((tp + fp) (tp + fn) (tn + fp) (tn + fn))
+
+    Shape: (K,) float64, on the CPU.
+    """
+    tp, fp, fn, tn = _as_float(counts)
+    return (tp * tn - fp * fn) / ((tp + fp) * (tp + fn)).sqrt() / ((tn + fp) * (tn + fn)).sqrt()
+
+
+def threshold_jaccard(counts: Counts, threshold: float = 0.65) -> Tensor:
+    """ISIC 2018's score of a case: its Jaccard index, or 0 where that is below the threshold.
+
+    Shape: (K,) float64, on the CPU.
+    """
+    jaccard = iou(counts)
+    return torch.where(jaccard < threshold, torch.zeros_like(jaccard), jaccard)
 
 
 def _as_bytes(tensor: Tensor, name: str) -> Tensor:
