@@ -1,13 +1,14 @@
 """The two contracts of this room: what an encoder returns and what every segmentation network is.
 
 A network is encoder + decoder + head. The encoder declares the channels and reductions of its maps, so that a decoder is
-built without a dummy forward; a decoder resizes to the skip it gets, so that any image size passes.
+built without a dummy forward; a decoder fits what it upsampled to the skip it gets, so that any image size passes.
 """
 
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 
@@ -32,7 +33,10 @@ class SegmentationNetwork(nn.Module):
     """Base of every network here: image in, logits on the image's own grid out.
 
     Subclasses take ``spatial_dims, in_channels, out_channels`` and then their own, JSON-plain options, and build from those
-    three alone.
+    three alone. They set ``least_size`` and call :meth:`check_image` first in ``forward``.
+
+    Attributes:
+        least_size: Smallest image that the deepest level can still represent, pixels per axis.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S); always one tensor, always logits.
     """
@@ -40,6 +44,7 @@ class SegmentationNetwork(nn.Module):
     spatial_dims: int
     in_channels: int
     out_channels: int
+    least_size: tuple[int, ...]
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -51,3 +56,34 @@ class SegmentationNetwork(nn.Module):
         self.spatial_dims = spatial_dims
         self.in_channels = in_channels
         self.out_channels = out_channels
+        self.least_size = (1,) * spatial_dims
+
+    @torch.jit.unused
+    def check_image(self, image: Tensor) -> None:
+        """Refuse an image that this network cannot take; say what it takes.
+
+        Raises:
+            ValueError: The image has another number of axes or channels, or is smaller than ``least_size``.
+        """
+        if torch.jit.is_tracing():  # sizes are tensors there; comparing them would freeze them into the trace
+            return
+        if image.ndim != self.spatial_dims + 2:
+            raise ValueError(
+                f"image has {image.ndim} axes: {type(self).__name__} with spatial_dims {self.spatial_dims} takes "
+                f"(batch, channels, {self.spatial_dims} spatial axes)"
+            )
+        if image.shape[1] != self.in_channels:
+            raise ValueError(
+                f"image has {image.shape[1]} channels but {type(self).__name__} was built with in_channels {self.in_channels}"
+            )
+        size = image.shape[2:]
+        if any(given < least for given, least in zip(size, self.least_size, strict=True)):
+            raise ValueError(
+                f"image is {by(size)} pixels: {type(self).__name__} needs at least {by(self.least_size)}; "
+                "pad the image or use fewer levels"
+            )
+
+
+def by(size: object) -> str:
+    """Return a size in words: (16, 32) -> "16 x 32"."""
+    return " x ".join(str(int(length)) for length in size)

@@ -1,0 +1,314 @@
+"""The pieces networks are made of: convolution layers, recurrent residual units, upsampling, the attention gate.
+
+Every piece works on 2 or 3 spatial axes and takes any size. How pieces make an encoder, a decoder or a network stands in
+the other modules of this room.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+Act = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "prelu"]
+Norm = Literal["batch", "instance", "group", "none"]
+Upsample = Literal["deconv", "nearest", "linear"]
+Recurrence = Literal["separate", "shared"]
+Skip = Literal["concat", "add"]
+
+# An activation whose gradient follows from its output may overwrite its input: one map less is kept for the backward pass.
+_ACTS = {
+    "relu": lambda inplace: nn.ReLU(inplace),
+    "leaky_relu": lambda inplace: nn.LeakyReLU(0.01, inplace),
+    "elu": lambda inplace: nn.ELU(1.0, inplace),
+    "gelu": lambda inplace: nn.GELU(),
+    "silu": lambda inplace: nn.SiLU(),
+    "prelu": lambda inplace: nn.PReLU(),
+}
+
+
+def make_act(act: Act, *, inplace: bool = False) -> nn.Module:
+    """Return an activation; ``inplace`` is followed where the gradient allows it."""
+    return choose("act", act, _ACTS)(inplace)
+
+
+def make_norm(spatial_dims: int, channels: int, norm: Norm) -> nn.Module:
+    """Return a normalization with learned scale and shift; ``group`` takes 8 groups where 8 divides the channels."""
+    makers = {
+        "batch": lambda: (nn.BatchNorm2d, nn.BatchNorm3d)[spatial_dims - 2](channels),
+        "instance": lambda: (nn.InstanceNorm2d, nn.InstanceNorm3d)[spatial_dims - 2](channels, affine=True),
+        "group": lambda: nn.GroupNorm(math.gcd(channels, 8), channels),
+        "none": nn.Identity,
+    }
+    return choose("norm", norm, makers)()
+
+
+def make_conv(spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool) -> nn.Module:
+    """Return a convolution that keeps the size; ``kernel`` is odd."""
+    conv = (nn.Conv2d, nn.Conv3d)[spatial_dims - 2]
+    return conv(in_channels, out_channels, kernel, padding=kernel // 2, bias=bias)
+
+
+def make_conv_layer(
+    spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 3, *, act: Act = "relu", norm: Norm = "batch"
+) -> nn.Sequential:
+    """Return convolution, normalization, activation; the convolution has a bias only where no normalization follows.
+
+    Shape: (B, in_channels, *S) -> (B, out_channels, *S).
+    """
+    return nn.Sequential(
+        make_conv(spatial_dims, in_channels, out_channels, kernel, bias=norm == "none"),
+        make_norm(spatial_dims, out_channels, norm),
+        make_act(act, inplace=True),
+    )
+
+
+def make_upsample(
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    stride: Sequence[int],
+    *,
+    upsample: Upsample = "deconv",
+    act: Act = "relu",
+    norm: Norm = "batch",
+) -> nn.Module:
+    """Return the way up from one level to the next finer one.
+
+    ``deconv`` is a transposed convolution with kernel = stride; ``nearest`` and ``linear`` interpolate and then convolve
+    (3, normalization, activation), which leaves no checkerboard.
+
+    Shape: (B, in_channels, *S) -> (B, out_channels, *S * stride).
+    """
+    stride = tuple(stride)
+    mode = {"deconv": "", "nearest": "nearest", "linear": ("bilinear", "trilinear")[spatial_dims - 2]}
+    mode = choose("upsample", upsample, mode)
+    if upsample == "deconv":
+        return (nn.ConvTranspose2d, nn.ConvTranspose3d)[spatial_dims - 2](in_channels, out_channels, stride, stride)
+    scale = tuple(float(factor) for factor in stride)
+    layer = make_conv_layer(spatial_dims, in_channels, out_channels, act=act, norm=norm)
+    return nn.Sequential(nn.Upsample(scale_factor=scale, mode=mode), *layer)
+
+
+def fit_to(x: Tensor, like: Tensor) -> Tensor:
+    """Return ``x`` on the spatial size of ``like``: cut at the far ends, or continued there by its last values.
+
+    Pixels keep their place: an encoder that floors drops far rows and one that ceils adds some, and interpolating instead
+    would shift the whole map against the skip. Where the sizes agree, ``x`` itself.
+
+    Shape: (B, C, *S), (B, D, *R) -> (B, C, *R).
+    """
+    # An export must hold at every size, so there the comparison is not made.
+    exporting = torch.jit.is_tracing()
+    if not torch.jit.is_scripting():
+        exporting = exporting or torch.compiler.is_exporting()
+    for axis in range(2, x.dim()):
+        if exporting or x.shape[axis] != like.shape[axis]:
+            positions = torch.arange(like.shape[axis], device=x.device).clamp(max=x.shape[axis] - 1)
+            x = x.index_select(axis, positions)
+    return x
+
+
+class RecurrentConv(nn.Module):
+    """Recurrent convolutional layer: one feed-forward map refined over ``steps`` passes.
+
+    h_0 = f(w_f * x),   h_t = f(w_f * x + w_r * h_{t-1})   for t = 1..steps,   f = activation after normalization.
+    Liang & Hu, CVPR 2015; used in RU-Net and R2U-Net (Alom et al., arXiv:1802.06955).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of x.
+        out_channels: Channels of every h.
+        steps: Recurrent passes after the feed-forward one, the paper's t; 0 is a plain convolution.
+        recurrence: ``separate`` has the paper's two kernels. ``shared`` has one for both, h_t = f(w * (x + h_{t-1})), as in
+            much public code, and needs in_channels = out_channels.
+        norm_per_step: One normalization per pass. A single one mixes the passes' different distributions in its running
+            statistics: training looks good and evaluation fails.
+        act: Activation.
+        norm: Normalization.
+
+    Shape: (B, in_channels, *S) -> (B, out_channels, *S), with S of 2 or 3 axes.
+
+    Raises:
+        ValueError: steps is negative; recurrence is unknown; a shared kernel with other channels in than out.
+    """
+
+    __constants__ = ["norm_per_step", "shared", "steps"]
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        steps: int = 2,
+        recurrence: Recurrence = "separate",
+        norm_per_step: bool = True,
+        act: Act = "relu",
+        norm: Norm = "batch",
+    ) -> None:
+        super().__init__()
+        if steps < 0:
+            raise ValueError(f"steps is {steps}: give 0 for a plain convolution or the number of recurrent passes")
+        self.steps = steps
+        self.shared = choose("recurrence", recurrence, {"separate": False, "shared": True})
+        self.norm_per_step = norm_per_step
+        if self.shared and steps and in_channels != out_channels:
+            raise ValueError(
+                f"a shared kernel adds {in_channels} input channels to {out_channels} state channels: make them equal"
+            )
+        self.feed_forward = make_conv(spatial_dims, in_channels, out_channels, bias=norm == "none")
+        if steps and not self.shared:
+            self.recurrent = make_conv(spatial_dims, out_channels, out_channels, bias=False)
+        self.norm = make_norm(spatial_dims, out_channels, norm)
+        num_more = steps if norm_per_step else 0
+        self.step_norms = nn.ModuleList(make_norm(spatial_dims, out_channels, norm) for _ in range(num_more))
+        # Without a normalization between them an activation in place would overwrite w_f * x, which every step reads.
+        self.act = make_act(act, inplace=norm != "none")
+
+    def forward(self, x: Tensor) -> Tensor:
+        drive = self.feed_forward(x)
+        state = self.act(self.norm(drive))
+        if self.norm_per_step:
+            for norm in self.step_norms:
+                state = self.act(norm(self._excite(x, drive, state)))
+        else:
+            for _ in range(self.steps):
+                state = self.act(self.norm(self._excite(x, drive, state)))
+        return state
+
+    def _excite(self, x: Tensor, drive: Tensor, state: Tensor) -> Tensor:
+        if self.shared:
+            return self.feed_forward(x + state)
+        return self.recurrent(state).add_(drive)  # in place: no gradient needs the convolution's output
+
+
+class Unit(nn.Module):
+    """Two (recurrent) convolutional layers, with the residual if asked: one level of a U-Net.
+
+    y = F(x), or with ``residual`` y = x' + F(x'), x' the input projected to the unit's width by a 1x1 convolution.
+    steps 0 gives the plain and the residual unit, steps > 0 those of RU-Net and R2U-Net (Alom et al., arXiv:1802.06955).
+    A shared kernel needs the projection too, so it is there then even without the residual.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: The unit's width.
+        steps, recurrence, norm_per_step, act, norm: As in :class:`RecurrentConv`.
+        residual: Add the projected input.
+        dropout: Probability that a whole channel of the output is zeroed in training.
+        checkpoint_activations: Keep only the input in training and compute the unit again in the backward pass: about a
+            third more time, far less memory. Weights, running statistics and dropout come out as without.
+
+    Shape: (B, in_channels, *S) -> (B, out_channels, *S).
+    """
+
+    __constants__ = ["checkpoint_activations", "residual"]
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        steps: int = 0,
+        recurrence: Recurrence = "separate",
+        norm_per_step: bool = True,
+        residual: bool = False,
+        act: Act = "relu",
+        norm: Norm = "batch",
+        dropout: float = 0.0,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is {dropout}: give a probability from 0 to below 1")
+        self.residual = residual
+        self.checkpoint_activations = checkpoint_activations
+        projected = residual or (steps > 0 and recurrence == "shared")
+        first = out_channels if projected else in_channels
+        if projected:
+            self.projection = make_conv(spatial_dims, in_channels, out_channels, 1, bias=True)
+        else:
+            self.projection = nn.Identity()
+        options = {"steps": steps, "recurrence": recurrence, "norm_per_step": norm_per_step, "act": act, "norm": norm}
+        self.layers = nn.Sequential(
+            RecurrentConv(spatial_dims, first, out_channels, **options),
+            RecurrentConv(spatial_dims, out_channels, out_channels, **options),
+        )
+        self.dropout = (nn.Dropout2d, nn.Dropout3d)[spatial_dims - 2](dropout) if dropout else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+            return self._recompute(x)
+        return self._compute(x)
+
+    def _compute(self, x: Tensor) -> Tensor:
+        x = self.projection(x)
+        y = self.layers(x)
+        if self.residual:
+            y = y + x
+        return self.dropout(y)
+
+    @torch.jit.unused
+    def _recompute(self, x: Tensor) -> Tensor:
+        return checkpoint(
+            self._compute, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(self))
+        )
+
+
+@contextmanager
+def _statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Within, batch normalizations in training normalize as ever but leave their running statistics alone."""
+    tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
+    for part in tracking:
+        part.track_running_stats = False
+    try:
+        yield
+    finally:
+        for part in tracking:
+            part.track_running_stats = True
+
+
+class AttentionGate(nn.Module):
+    """Additive attention gate: the skip, weighted per pixel by what the coarser level says is there.
+
+    a = sigmoid(N(psi * relu(N(W_g * g) + N(W_x * x)))),   y = a x,   all kernels 1x1, N the normalization.
+    Attention U-Net (Oktay et al., arXiv:1804.03999), in the common form with both signals on the skip's grid.
+
+    Args:
+        spatial_dims: 2 or 3.
+        gate_channels: Channels of the gating signal g, the upsampled coarser map.
+        skip_channels: Channels of the skip x.
+        norm: Normalization.
+
+    Shape: g (B, gate_channels, *S), x (B, skip_channels, *S) -> (B, skip_channels, *S).
+    """
+
+    def __init__(self, spatial_dims: int, gate_channels: int, skip_channels: int, *, norm: Norm = "batch") -> None:
+        super().__init__()
+        hidden = max(1, skip_channels // 2)
+
+        def layer(in_channels: int, out_channels: int) -> nn.Sequential:
+            conv = make_conv(spatial_dims, in_channels, out_channels, 1, bias=norm == "none")
+            return nn.Sequential(conv, make_norm(spatial_dims, out_channels, norm))
+
+        self.gate = layer(gate_channels, hidden)
+        self.skip = layer(skip_channels, hidden)
+        self.psi = layer(hidden, 1)
+
+    def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
+        hidden = torch.relu_(self.gate(gate) + self.skip(skip))
+        return skip * torch.sigmoid(self.psi(hidden))
+
+
+def choose(option: str, value: str, choices: Mapping[str, Any]) -> Any:
+    """Return ``choices[value]``, or refuse a value that is none of them."""
+    if value not in choices:
+        raise ValueError(f"{option} is {value!r}: give one of {', '.join(choices)}")
+    return choices[value]

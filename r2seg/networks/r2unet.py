@@ -1,0 +1,115 @@
+"""The recurrent U-Nets of Alom et al., arXiv:1802.06955: RU-Net, R2U-Net, and R2U-Net with attention gates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from r2seg.networks.blocks import Act, Norm, Recurrence, Skip, Upsample
+from r2seg.networks.unet import CHANNELS, UNet
+
+
+class R2UNet(UNet):
+    """R2U-Net: units of two recurrent convolutional layers with a residual (Alom et al., arXiv:1802.06955).
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: Channels of the image.
+        out_channels: Channels of the logits.
+        channels, strides, act, norm, dropout, upsample, skip: As in :class:`~r2seg.networks.unet.PlainUNet`.
+        steps: Recurrent passes after the feed-forward one, the paper's t; 0 is the ResidualUNet.
+        recurrence: ``separate`` has the paper's two kernels, for the input and for the state; ``shared`` one for both, as in
+            much public code.
+        norm_per_step: One normalization per pass; a single one for all of them spoils evaluation with batch norm.
+        residual: Add a unit's projected input to its output; without it, this is the RUNet.
+        checkpoint_activations: Compute the unroll again in the backward pass instead of keeping its activations: about a
+            third more time, the memory of a plain U-Net, the same weights.
+
+    Shape: (B, in_channels, *S) -> (B, out_channels, *S), any S from ``least_size``.
+
+    Raises:
+        ValueError: An option that does not fit; in ``forward``, an image that is too small, naming the least size.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        channels: Sequence[int] = CHANNELS,
+        steps: int = 2,
+        recurrence: Recurrence = "separate",
+        norm_per_step: bool = True,
+        residual: bool = True,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        act: Act = "relu",
+        norm: Norm = "batch",
+        dropout: float = 0.0,
+        upsample: Upsample = "deconv",
+        skip: Skip = "concat",
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__(
+            spatial_dims,
+            in_channels,
+            out_channels,
+            channels=channels,
+            steps=steps,
+            recurrence=recurrence,
+            norm_per_step=norm_per_step,
+            residual=residual,
+            strides=strides,
+            act=act,
+            norm=norm,
+            dropout=dropout,
+            upsample=upsample,
+            skip=skip,
+            checkpoint_activations=checkpoint_activations,
+        )
+
+
+class RUNet(R2UNet):
+    """RU-Net: R2U-Net without the residual (Alom et al., arXiv:1802.06955). Options as in :class:`R2UNet`."""
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        channels: Sequence[int] = CHANNELS,
+        steps: int = 2,
+        recurrence: Recurrence = "separate",
+        norm_per_step: bool = True,
+        residual: bool = False,
+        strides: Sequence[int | Sequence[int]] | None = None,
+        act: Act = "relu",
+        norm: Norm = "batch",
+        dropout: float = 0.0,
+        upsample: Upsample = "deconv",
+        skip: Skip = "concat",
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__(
+            spatial_dims,
+            in_channels,
+            out_channels,
+            channels=channels,
+            steps=steps,
+            recurrence=recurrence,
+            norm_per_step=norm_per_step,
+            residual=residual,
+            strides=strides,
+            act=act,
+            norm=norm,
+            dropout=dropout,
+            upsample=upsample,
+            skip=skip,
+            checkpoint_activations=checkpoint_activations,
+        )
+
+
+class AttentionR2UNet(R2UNet):
+    """R2U-Net with an attention gate on every skip (gates: Oktay et al., arXiv:1804.03999). Options as in :class:`R2UNet`."""
+
+    attention = True
