@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -28,6 +28,9 @@ from pydantic import (
 )
 
 from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.networks.base import SegmentationNetwork
 
 
 class ConfigError(UserError):
@@ -517,28 +520,42 @@ def _network_problems(config: Config) -> list[tuple[tuple[str, ...], str]]:
             problems.append((("network", key), f"{name} has no such option; {nearest(key, choices)}"))
     if problems:
         return problems
+    import torch
+
     try:
-        check_options(config)
-    except (ValueError, TypeError) as error:
+        with torch.device("meta"):  # costs no memory, and tries every option
+            build_configured_network(config, in_channels=1)
+    except UserError as error:
         problems.append((("network",), str(error)))
     return problems
 
 
-def check_options(config: Config, in_channels: int = 1) -> None:
-    """Builds the network on torch's meta device, where it costs no memory, so that every option is tried."""
-    import torch
+def build_configured_network(config: Config, in_channels: int, *, pretrained: bool = False) -> SegmentationNetwork:
+    """The network of a config for images of so many channels.
 
+    Args:
+        config: Its network, window and labels decide the network.
+        in_channels: Channels of a case's image.
+        pretrained: Honour the config's ``network.pretrained``. Only training does: a trained run has its own weights.
+
+    Raises:
+        UserError: An option or a combination that the network refuses.
+    """
     from r2seg.networks import build_network
 
-    options = {key: value for key, value in config.network.options.items() if key not in ("spatial_dims", "pretrained")}
-    with torch.device("meta"):
-        build_network(
+    options = {key: value for key, value in config.network.options.items() if key != "spatial_dims"}
+    if not pretrained:
+        options.pop("pretrained", None)
+    try:
+        return build_network(
             config.network.name,
             spatial_dims=config.spatial_dims,
             in_channels=in_channels,
             out_channels=config.out_channels,
             **options,
         )
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
 
 
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, require_data: bool = False) -> Config:

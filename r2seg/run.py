@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2seg.config import Config, dump_config, load_config
+from r2seg.config import Config, build_configured_network, dump_config, load_config
 from r2seg.errors import UserError
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Run:
 
     def build_network(self) -> SegmentationNetwork:
         """The run's network as it was built for training, with fresh weights; nothing is fetched."""
-        return build_network_of(self.config, self.manifest["in_channels"])
+        return build_configured_network(self.config, self.manifest["in_channels"])
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """All rows of ``metrics.csv``."""
@@ -183,31 +183,3 @@ def refuse_used(path: Path) -> None:
         raise UserError(f"{path} is a file: name a folder with -o RUN")
     if path.is_dir() and any(entry.name != CACHE and not entry.name.startswith(".") for entry in path.iterdir()):
         raise UserError(f"{path} is not empty and holds no run: name another folder with -o RUN")
-
-
-def build_network_of(config: Config, in_channels: int, *, pretrained: bool = False) -> SegmentationNetwork:
-    """The network of a config for images of so many channels.
-
-    Args:
-        config: Its network, window and labels decide the network.
-        in_channels: Channels of a case's image.
-        pretrained: Honour the config's ``network.pretrained``. Only training does: a trained run has its weights.
-
-    Raises:
-        UserError: An option the network refuses.
-    """
-    from r2seg.networks import build_network
-
-    options = {key: value for key, value in config.network.options.items() if key != "spatial_dims"}
-    if not pretrained:
-        options.pop("pretrained", None)
-    try:
-        return build_network(
-            config.network.name,
-            spatial_dims=config.spatial_dims,
-            in_channels=in_channels,
-            out_channels=config.out_channels,
-            **options,
-        )
-    except (ValueError, TypeError) as error:
-        raise UserError(f"network: {error}") from error

@@ -1,0 +1,102 @@
+"""Which device and which arithmetic a command uses, and what to say when a GPU that is there cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+from contextlib import AbstractContextManager
+
+import torch
+
+from r2seg.errors import UserError
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of a name: "auto", "cpu", "cuda", "cuda:N" or "mps". "auto" takes the best one that works.
+
+    Raises:
+        UserError: A device that was asked for by name and is not usable, with the reason.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"--device {name}: valid are auto, cpu, cuda, cuda:N, mps") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise UserError(f"--device {name}: {why_no_cuda() or 'there is no NVIDIA device on this machine'}")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise UserError(f"--device {name}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+        return torch.device("cuda", device.index if device.index is not None else torch.cuda.current_device())
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch cannot use an Apple GPU here")
+    if device.type not in ("cpu", "mps"):
+        raise UserError(f"--device {name}: valid are auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+def why_no_cuda() -> str | None:
+    """Why torch cannot use the NVIDIA device that this machine has, and what to install; None where there is none."""
+    if torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        return None
+    asked = subprocess.run(
+        ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if asked.returncode != 0 or not asked.stdout.strip():
+        return None
+    gpu, _, driver = asked.stdout.splitlines()[0].partition(",")
+    built = torch.version.cuda
+    if built is None:
+        remedy = "this torch is a build without CUDA: pip install --force-reinstall torch torchvision"
+    else:
+        remedy = (
+            f"torch {torch.__version__} is built for CUDA {built}: update the NVIDIA driver, "
+            "or install a torch built for an older CUDA"
+        )
+    return f"{gpu.strip()} (driver {driver.strip()}) is here but torch cannot use it; {remedy}"
+
+
+def describe_device(device: torch.device) -> str:
+    """One line for the user: the device, its name, and threads or memory."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{device}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, torch {torch.__version__}"
+    return f"{device}: {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
+    """The lower-precision type of autocast, or None for float32.
+
+    "auto" is bf16 where the hardware computes in it, fp16 on older CUDA devices, float32 elsewhere.
+
+    Raises:
+        UserError: A precision the device does not have.
+    """
+    if precision == "float32":
+        return None
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif device.type == "cpu":
+        has_bf16 = bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    else:
+        has_bf16 = False
+    if precision == "auto":
+        return torch.bfloat16 if has_bf16 else torch.float16 if device.type == "cuda" else None
+    if precision == "bf16" and not has_bf16:
+        raise UserError(f"precision bf16: {device} does not compute in it; set precision: auto")
+    if precision == "fp16" and device.type != "cuda":
+        raise UserError(f"precision fp16 is for CUDA devices, and this is {device}; set precision: auto")
+    return torch.bfloat16 if precision == "bf16" else torch.float16
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:
+    """``torch.autocast`` of the device in a type, or nothing for None."""
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
