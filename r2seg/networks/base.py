@@ -36,11 +36,13 @@ class SegmentationNetwork(nn.Module):
     three alone. They set ``least_size`` and call :meth:`check_image` first in ``forward``.
 
     Attributes:
+        supported_spatial_dims: What the class takes as ``spatial_dims``: (2, 3), or (2,) for networks on 2-D backbones.
         least_size: Smallest image that the deepest level can still represent, pixels per axis.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S); always one tensor, always logits.
     """
 
+    supported_spatial_dims: tuple[int, ...] = (2, 3)
     spatial_dims: int
     in_channels: int
     out_channels: int
