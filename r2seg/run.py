@@ -181,5 +181,9 @@ def refuse_used(path: Path) -> None:
         raise UserError(f"{path} holds a run already: --resume goes on with it, -o RUN starts another")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file: name a folder with -o RUN")
-    if path.is_dir() and any(entry.name != CACHE and not entry.name.startswith(".") for entry in path.iterdir()):
+    # A run that was killed before its config was written leaves these: they are made anew.
+    unfinished = (SPLITS, MANIFEST, CACHE)
+    if path.is_dir() and any(
+        entry.name not in unfinished and not entry.name.startswith(".") for entry in path.iterdir()
+    ):
         raise UserError(f"{path} is not empty and holds no run: name another folder with -o RUN")

@@ -19,7 +19,7 @@ import numpy as np
 
 from r2seg.data.cases import Case
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import Grid, Intensity, PreparedImage
+from r2seg.data.preprocessing import PLANES, Intensity, PreparedImage, WorkingGrid
 from r2seg.errors import UserError
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 _VERSION = 1
 # Labelled voxels remembered for each label of a case: enough that windows centred on them cover it.
 _REMEMBERED_VOXELS = 20_000
-
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class CachedCase:
     voxels: np.ndarray
     label: np.ndarray
     reference: np.ndarray
-    grid: Grid
+    grid: WorkingGrid
     intensity: Intensity
     spacing_mm: tuple[float, ...]
     foreground: dict[int, np.ndarray]
@@ -60,7 +58,7 @@ class CachedCase:
     @property
     def prepared(self) -> PreparedImage:
         """The image as the network sees it: equal to ``prepare_image`` of the files."""
-        return PreparedImage(self.voxels, Grid.of(self.grid.shape, None), self.intensity)
+        return PreparedImage(self.voxels, WorkingGrid.of(self.grid.shape, None), self.intensity)
 
 
 def cache_cases(
@@ -116,7 +114,7 @@ def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
         return np.moveaxis(np.load(entry / f"{name}.npy", mmap_mode="r"), lead, lead + first)
 
     foreground = np.load(entry / "foreground.npy")
-    grid = Grid(**{name: tuple(value) for name, value in meta["grid"].items()})
+    grid = WorkingGrid(**{name: tuple(value) for name, value in meta["grid"].items()})
     return CachedCase(
         id=case.id,
         voxels=load("voxels", 1),

@@ -1,6 +1,6 @@
 """The deterministic chain from a file's voxels to what a network sees, and back.
 
-Two steps. ``Grid`` is geometry: a volume's axes are ordered R, A, S and, where a spacing is set, resampled; pictures keep
+Two steps. ``WorkingGrid`` is geometry: a volume's axes are ordered R, A, S and, where a spacing is set, resampled; pictures keep
 their grid. ``Intensity`` is statistics of the whole case, then a pure function of any part of it. Both work slab by slab,
 so that no float copy of a large volume is ever held. The same two serve training, validation and inference.
 """
@@ -21,12 +21,15 @@ from r2seg.data.images import IGNORE, Image
 if TYPE_CHECKING:
     from r2seg.config import Preprocessing
 
+# Spatial axis that each plane slices: a volume's axes are ordered R, A, S.
+PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
+
 # Relative change of a voxel size below which two spacings are one: below any scanner's own precision.
 _SAME_SPACING = 1e-3
 
 
 @dataclass(frozen=True)
-class Grid:
+class WorkingGrid:
     """The way from a file's grid to the working grid and back.
 
     Attributes:
@@ -42,7 +45,9 @@ class Grid:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, shape: Sequence[int], affine: np.ndarray | None, spacing_mm: Sequence[float] | None = None) -> Grid:
+    def of(
+        cls, shape: Sequence[int], affine: np.ndarray | None, spacing_mm: Sequence[float] | None = None
+    ) -> WorkingGrid:
         """The grid of an image with this shape and affine.
 
         A volume's axes are matched to right, anterior and superior by the affine's largest shares (nibabel's
@@ -124,7 +129,7 @@ def _weigh(array: np.ndarray, weights: np.ndarray | None, axis: int) -> np.ndarr
     return np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
 
 
-def resample_slab(oriented: np.ndarray, grid: Grid, axis: int, start: int, stop: int) -> np.ndarray:
+def resample_slab(oriented: np.ndarray, grid: WorkingGrid, axis: int, start: int, stop: int) -> np.ndarray:
     """Working samples [start, stop) along a spatial axis, of an oriented array (C, *S).
 
     Returns the array's own dtype where nothing is resampled (a view), else float32.
@@ -149,7 +154,7 @@ def resample_slab(oriented: np.ndarray, grid: Grid, axis: int, start: int, stop:
     return slab
 
 
-def resample_indices(oriented: np.ndarray, grid: Grid) -> np.ndarray:
+def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
     """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share."""
     if not grid.resampled:
         return oriented
@@ -163,7 +168,7 @@ def resample_indices(oriented: np.ndarray, grid: Grid) -> np.ndarray:
     return result
 
 
-def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: Grid, axis: int) -> Iterator[tuple[slice, Tensor]]:
+def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: int) -> Iterator[tuple[slice, Tensor]]:
     """Slabs (K, ...) of a map on the working grid, in order along ``axis``, brought to the oriented grid slab by slab.
 
     Linear interpolation in each axis. No more working slices are held than the next oriented slice needs.
@@ -268,11 +273,11 @@ class PreparedImage:
 
     Args:
         oriented: Voxels (C, *S) in working order: a file's, or a cache's.
-        grid: Where the working grid lies; of an already resampled cache, ``Grid.of`` its own shape.
+        grid: Where the working grid lies; of an already resampled cache, ``WorkingGrid.of`` its own shape.
         intensity: The case's intensity map.
     """
 
-    def __init__(self, oriented: np.ndarray, grid: Grid, intensity: Intensity) -> None:
+    def __init__(self, oriented: np.ndarray, grid: WorkingGrid, intensity: Intensity) -> None:
         self.oriented = oriented
         self.grid = grid
         self.intensity = intensity
@@ -308,7 +313,7 @@ def _native_endian(array: np.ndarray) -> np.ndarray:
 
 def prepare_image(image: Image, preprocessing: Preprocessing) -> PreparedImage:
     """The image of a case as the network sees it, by the one chain of training and inference."""
-    grid = Grid.of(image.shape, image.affine, preprocessing.spacing_mm if image.spatial_dims == 3 else None)
+    grid = WorkingGrid.of(image.shape, image.affine, preprocessing.spacing_mm if image.spatial_dims == 3 else None)
     return PreparedImage(grid.orient(image.array), grid, measure_intensity(image.array, preprocessing))
 
 

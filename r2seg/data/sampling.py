@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from r2seg.data.cache import PLANES, CachedCase
+from r2seg.data.cache import CachedCase
 from r2seg.data.images import IGNORE
+from r2seg.data.preprocessing import PLANES
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Sampling, Window

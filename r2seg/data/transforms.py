@@ -13,33 +13,11 @@ import numpy as np
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, Image, read_image, read_label_map
-from r2seg.data.preprocessing import Grid, measure_intensity, outside_to_ignore, resample_indices, resample_slab
-from r2seg.errors import UserError
+from r2seg.data.images import Image, check_same_grid, read_image, read_label_map
+from r2seg.data.preprocessing import WorkingGrid, measure_intensity, outside_to_ignore, resample_indices, resample_slab
 
 if TYPE_CHECKING:
     from r2seg.config import Data, Preprocessing
-
-# Grids whose corners lie closer than this share of a voxel are one grid: headers are rounded differently by each tool.
-GRID_TOLERANCE_VOXELS = 0.01
-
-
-def refuse_other_grid(name: str, image: Image, other: Image, what: str) -> None:
-    """Raises where a label or mask does not lie on its image's grid; the text names both."""
-    if other.shape != image.shape:
-        raise UserError(f"case {name}: {what} grid {other.shape} differs from image grid {image.shape} ({other.path})")
-    if image.affine is None or other.affine is None:
-        return
-    corners = np.array(np.meshgrid(*[(0, size - 1) for size in image.shape], indexing="ij")).reshape(
-        len(image.shape), -1
-    )
-    corners = np.vstack([corners, np.zeros((3 - len(corners), corners.shape[1])), np.ones((1, corners.shape[1]))])
-    apart = np.linalg.norm((np.asarray(image.affine) - np.asarray(other.affine))[:3] @ corners, axis=0).max()
-    if apart > GRID_TOLERANCE_VOXELS * min(image.spacing_mm):
-        raise UserError(
-            f"case {name}: {what} and image have one shape but lie up to {apart:.3g} mm apart in space ({other.path}): "
-            f"make the {what}'s affine that of the image"
-        )
 
 
 class ReadCase(Transform):
@@ -51,11 +29,11 @@ class ReadCase(Transform):
     def __call__(self, case: Case) -> dict[str, Any]:
         image = read_image(case.images)
         label = read_label_map(case.label, self.data.labels, self.data.ignore_label)
-        refuse_other_grid(case.id, image, label, "label")
+        check_same_grid(image, label)
         indices = label.array[0]
         if case.mask is not None:
             mask = read_label_map(case.mask, {"field of view": 255})
-            refuse_other_grid(case.id, image, mask, "mask")
+            check_same_grid(image, mask)
             indices = outside_to_ignore(indices, mask.array[0])
         return {"case": case, "image": image, "indices": indices}
 
@@ -69,7 +47,7 @@ class ToWorkingGrid(Transform):
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         image: Image = sample["image"]
         spacing_mm = self.preprocessing.spacing_mm if image.spatial_dims == 3 else None
-        grid = Grid.of(image.shape, image.affine, spacing_mm)
+        grid = WorkingGrid.of(image.shape, image.affine, spacing_mm)
         oriented = grid.orient(image.array)
         reference = np.ascontiguousarray(grid.orient(sample["indices"]))
         return {
@@ -94,8 +72,3 @@ class MeasureIntensity(Transform):
 def case_transforms(data: Data, preprocessing: Preprocessing) -> Compose:
     """Case -> everything training and validation need of it, deterministically."""
     return Compose([ReadCase(data), ToWorkingGrid(preprocessing), MeasureIntensity(preprocessing)])
-
-
-def label_counts(indices: np.ndarray, num_labels: int) -> np.ndarray:
-    """Pixels of background and of each label (K + 1,); ignored pixels are in none."""
-    return np.bincount(indices.reshape(-1), minlength=IGNORE + 1)[: num_labels + 1]

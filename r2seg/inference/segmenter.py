@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from r2seg.config import Config, Window
 from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
-from r2seg.data.preprocessing import Grid, PreparedImage, prepare_image, unresample
+from r2seg.data.preprocessing import PreparedImage, WorkingGrid, prepare_image, unresample
 from r2seg.errors import UserError
 from r2seg.inference.devices import autocast, autocast_dtype, resolve_device
 from r2seg.inference.postprocessing import postprocess
@@ -32,7 +32,7 @@ class Segmentation:
         indices: Class indices (*S) uint8 on the file's grid: 0 background, 1..K the labels in order.
         labels: Name -> value(s) in files.
         image: The input.
-        probabilities: (channels, *S) float16 on the file's grid where they were asked for: with softmax, background first.
+        probabilities: (channels, *S) float32 on the file's grid where they were asked for: with softmax, background first.
     """
 
     indices: np.ndarray
@@ -68,7 +68,7 @@ def to_indices(scores: Tensor, output: str, threshold: float) -> Tensor:
 def predict(
     network: nn.Module,
     image: PreparedImage,
-    grid: Grid,
+    grid: WorkingGrid,
     inferer: WindowInferer,
     output: str,
     *,
@@ -85,13 +85,13 @@ def predict(
         grid: The way back from the working grid.
         inferer: Slides the windows.
         output: "softmax" or "sigmoid".
-        probabilities: Also keep them, as float16.
+        probabilities: Also keep them, as float32.
         on_slab: Called with the share that is done, for progress.
 
     Returns:
         Indices (*S) uint8 and probabilities (K, *S) or None.
     """
-    axis = inferer.stream_axis(len(grid.shape))
+    axis = inferer.stream_axis(grid.shape)
     indices = np.zeros(grid.oriented_shape, dtype=np.uint8)
     kept: np.ndarray | None = None
     # The argmax of logits and of probabilities is one where nothing is interpolated: skip the exponentials.
@@ -106,16 +106,34 @@ def predict(
         indices[place] = to_indices(slab, output, 0.0 if raw else 0.5).cpu().numpy()
         if probabilities:
             if kept is None:
-                kept = np.empty((len(slab), *grid.oriented_shape), dtype=np.float16)
+                kept = np.empty((len(slab), *grid.oriented_shape), dtype=np.float32)
             kept[(slice(None), *place)] = slab.cpu().numpy()
         if on_slab:
             on_slab(part.stop / grid.oriented_shape[axis])
     return indices, kept
 
 
-def inferer_of(window: Window, *, overlap: float | None = None, batch_size: int | None = None) -> WindowInferer:
-    """The inferer of a config's window section; volumes without a plane are read axially."""
-    plane = (window.plane or "axial") if len(window.size) == 2 else None
+def segment_prepared(
+    network: nn.Module,
+    image: PreparedImage,
+    grid: WorkingGrid,
+    inferer: WindowInferer,
+    config: Config,
+    *,
+    probabilities: bool = False,
+    on_slab: Callable[[float], None] | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """``predict`` and the config's postprocessing: the whole of what inference and validation do to a prepared image."""
+    output = config.network.output
+    indices, kept = predict(network, image, grid, inferer, output, probabilities=probabilities, on_slab=on_slab)
+    return postprocess(indices, config.postprocessing, config.data.labels), kept
+
+
+def inferer_of(
+    window: Window, image_dims: int, *, overlap: float | None = None, batch_size: int | None = None
+) -> WindowInferer:
+    """The inferer of a config's window section for pictures (2) or volumes (3); volumes without a plane are read axially."""
+    plane = (window.plane or "axial") if len(window.size) < image_dims else None
     return WindowInferer(
         window.size,
         plane,
@@ -154,7 +172,7 @@ class Segmenter:
         self.in_channels = in_channels
         self.image_dims = image_dims
         self.device = device
-        self.inferer = inferer_of(config.window, overlap=overlap, batch_size=batch_size)
+        self.inferer = inferer_of(config.window, image_dims, overlap=overlap, batch_size=batch_size)
         self.dtype = autocast_dtype(device, config.infer.precision)
 
     @classmethod
@@ -214,17 +232,16 @@ class Segmenter:
         self._refuse_other_kind(image)
         prepared = prepare_image(image, self.config.preprocessing)
         with autocast(self.device, self.dtype):
-            indices, kept = predict(
+            indices, kept = segment_prepared(
                 self.network,
                 prepared,
                 prepared.grid,
                 self.inferer,
-                self.config.network.output,
+                self.config,
                 probabilities=probabilities,
                 on_slab=on_slab,
             )
         labels = self.config.data.labels
-        indices = postprocess(indices, self.config.postprocessing, labels)
         restore = prepared.grid.restore_orientation
         return Segmentation(restore(indices), dict(labels), image, None if kept is None else restore(kept))
 

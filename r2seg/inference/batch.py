@@ -1,0 +1,152 @@
+"""Many inputs through one Segmenter: which files are one case, where each output goes, and what is said when a case fails."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2seg.data.cases import find_images, join_channels
+from r2seg.data.images import IMAGE_SUFFIXES, output_name, split_suffix
+from r2seg.errors import UserError
+from r2seg.inference.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Job:
+    """One case to segment.
+
+    Attributes:
+        images: One file, or one file a channel.
+        output: Label map to write.
+        probabilities: Probability map to write where they are asked for.
+    """
+
+    images: tuple[Path, ...]
+    output: Path
+    probabilities: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished job: its label map is written, or ``error`` says why not."""
+
+    job: Job
+    error: str | None = None
+
+
+def plan_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], in_channels: int) -> list[Job]:
+    """The jobs for files and folders of images.
+
+    Folders are searched below themselves and relative paths kept; what lies in the output folder is not an input. Files that
+    differ only in ``_0000``, ``_0001`` … are one case when there are as many as the run has channels.
+
+    Args:
+        inputs: Files and folders.
+        output: A folder, or, for a single case, a file with an image suffix.
+        in_channels: Channels the run was trained on.
+
+    Raises:
+        UserError: An input is missing or no image, an output would overwrite an input, or two cases have one output.
+    """
+    output = Path(output)
+    single = bool(split_suffix(output)[1]) and not output.is_dir()
+    jobs: list[Job] = []
+    for given in map(Path, inputs):
+        if not given.exists():
+            raise UserError(f"{given}: there is no such file or folder")
+        if given.is_dir():
+            inside = [path for path in find_images(given) if not path.resolve().is_relative_to(output.resolve())]
+            if not inside:
+                raise UserError(f"{given} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}")
+            root = given
+        else:
+            inside, root = [given], given.parent
+        for images in _cases_of(inside, root, in_channels):
+            name = output_name(images[0])
+            target = output if single else output / images[0].parent.relative_to(root) / name
+            below = target.relative_to(output.parent if single else output)
+            jobs.append(Job(images, target, (output.parent if single else output) / "probabilities" / below))
+    jobs = _without_parts_of_sets(jobs, in_channels, output if single else None)
+    if single and len(jobs) > 1:
+        raise UserError(f"-o {output} is one file and there are {len(jobs)} cases: name a folder")
+    if output.exists() and not single and not output.is_dir():
+        raise UserError(f"-o {output} is a file without an image suffix: name a folder")
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def _cases_of(files: Iterable[Path], root: Path, in_channels: int) -> list[tuple[Path, ...]]:
+    files = list(files)
+    sets = [channels for channels in join_channels(files, root).values() if len(channels) == in_channels > 1]
+    taken = {path for channels in sets for path in channels}
+    return sorted([*sets, *((path,) for path in files if path not in taken)])
+
+
+def _without_parts_of_sets(jobs: list[Job], in_channels: int, single: Path | None) -> list[Job]:
+    """Channels of one case that were named one by one become one job."""
+    loose = {job.images[0]: job for job in jobs if len(job.images) == 1}
+    for folder in {path.parent for path in loose}:
+        members = [path for path in loose if path.parent == folder]
+        for channels in join_channels(members, folder).values():
+            if len(channels) == in_channels > 1:
+                first = loose[channels[0]]
+                jobs = [job for job in jobs if job.images[0] not in channels]
+                jobs.append(Job(channels, single or first.output, first.probabilities))
+    return jobs
+
+
+def _refuse_collisions(jobs: Sequence[Job]) -> None:
+    sources = {path.resolve(): path for job in jobs for path in job.images}
+    targets: dict[Path, Job] = {}
+    for job in jobs:
+        key = job.output.resolve()
+        if key in sources:
+            raise UserError(f"{job.output} is an input and would be overwritten: name another folder with -o")
+        other = targets.setdefault(key, job)
+        if other is not job:
+            raise UserError(
+                f"{other.images[0]} and {job.images[0]} would both be written to {job.output}: "
+                "name their common folder as the input, or run them one by one"
+            )
+
+
+def infer(
+    segmenter: Segmenter,
+    jobs: Sequence[Job],
+    *,
+    probabilities: bool = False,
+    on_progress: Callable[[Job, float], None] | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> list[Outcome]:
+    """Segments every case and writes it; a case that fails is told and the others go on.
+
+    Args:
+        segmenter: A run's.
+        jobs: From ``plan_jobs``.
+        probabilities: Also write probability maps.
+        on_progress: Called with a job and the share of it that is done.
+        on_outcome: Called after each case.
+    """
+    outcomes = []
+    for job in jobs:
+        try:
+            segmentation = segmenter.segment(
+                job.images,
+                probabilities=probabilities,
+                on_slab=(lambda share, job=job: on_progress(job, share)) if on_progress else None,
+            )
+            job.output.parent.mkdir(parents=True, exist_ok=True)
+            segmentation.write(job.output)
+            if probabilities:
+                segmentation.write_probabilities(job.probabilities)
+            outcome = Outcome(job)
+        except (UserError, OSError, MemoryError) as error:
+            outcome = Outcome(job, " ".join(str(error).split()) or type(error).__name__)
+        except RuntimeError as error:  # torch's: out of device memory, an unsupported size
+            outcome = Outcome(job, str(error).splitlines()[0])
+        outcomes.append(outcome)
+        if on_outcome:
+            on_outcome(outcome)
+    return outcomes

@@ -1,0 +1,54 @@
+"""What a person sees while cases are segmented: a bar on a terminal, a line a case everywhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from r2seg.inference.batch import Job, Outcome
+
+
+class InferenceProgress:
+    """Lines of finished cases, and a bar over all cases where there is a terminal."""
+
+    def __init__(self, console: Console, total: int, bar: Progress | None) -> None:
+        self.console = console
+        self.bar = bar
+        self.task = bar.add_task("segmenting", total=total) if bar else None
+        self.total = total
+        self.done = 0
+        self.started = time.monotonic()
+
+    def share(self, job: Job, share: float) -> None:
+        """A share of a case is done."""
+        if self.bar:
+            self.bar.update(self.task, description=job.images[0].name, completed=self.done + share)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """A case is done, or failed."""
+        self.done += 1
+        seconds = time.monotonic() - self.started
+        self.started = time.monotonic()
+        name = outcome.job.images[0]
+        if outcome.error:
+            text = f"FAILED {name}: {outcome.error.removeprefix(f'{name}: ')}"
+        else:
+            text = f"{name} -> {outcome.job.output}  {seconds:.1f} s"
+        self.console.print(f"[{self.done}/{self.total}] {text}", markup=False, soft_wrap=True)
+        if self.bar:
+            self.bar.update(self.task, completed=self.done)
+
+
+@contextmanager
+def inference_progress(console: Console, total: int) -> Iterator[InferenceProgress]:
+    """Progress that puts its bar away at the end."""
+    if not console.is_terminal:
+        yield InferenceProgress(console, total, None)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        yield InferenceProgress(console, total, bar)
