@@ -37,11 +37,13 @@ class SegmentationNetwork(nn.Module):
 
     Attributes:
         supported_spatial_dims: What the class takes as ``spatial_dims``: (2, 3), or (2,) for networks on 2-D backbones.
+        supported_spatial_dims: Values that ``spatial_dims`` may take; a class attribute.
         least_size: Smallest image that the deepest level can still represent, pixels per axis.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S); always one tensor, always logits.
     """
 
+    supported_spatial_dims: tuple[int, ...] = (2, 3)
     supported_spatial_dims: tuple[int, ...] = (2, 3)
     spatial_dims: int
     in_channels: int
@@ -50,8 +52,10 @@ class SegmentationNetwork(nn.Module):
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims is {spatial_dims}: give 2 for images and slices or 3 for volumes")
+        if spatial_dims not in self.supported_spatial_dims:
+            choices = {2: "2 for images and slices", 3: "3 for volumes"}
+            give = " or ".join(choices[dims] for dims in self.supported_spatial_dims)
+            raise ValueError(f"spatial_dims is {spatial_dims}: {type(self).__name__} takes {give}")
         for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
             if value < 1:
                 raise ValueError(f"{name} is {value}: give 1 or more")

@@ -12,6 +12,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -176,16 +177,20 @@ class RecurrentConv(nn.Module):
         state = self.act(self.norm(drive))
         if self.norm_per_step:
             for norm in self.step_norms:
-                state = self.act(norm(self._excite(x, drive, state)))
+                state = self.act(norm(self._excite(drive, state)))
         else:
             for _ in range(self.steps):
-                state = self.act(self.norm(self._excite(x, drive, state)))
+                state = self.act(self.norm(self._excite(drive, state)))
         return state
 
-    def _excite(self, x: Tensor, drive: Tensor, state: Tensor) -> Tensor:
+    def _excite(self, drive: Tensor, state: Tensor) -> Tensor:
+        # Both kernels are linear, so a shared one also needs w * x only once: w * (x + h) = w * x + w * h.
         if self.shared:
-            return self.feed_forward(x + state)
-        return self.recurrent(state).add_(drive)  # in place: no gradient needs the convolution's output
+            weight = self.feed_forward.weight
+            again = F.conv2d(state, weight, padding=1) if state.dim() == 4 else F.conv3d(state, weight, padding=1)
+        else:
+            again = self.recurrent(state)
+        return again.add_(drive)  # in place: no gradient needs the convolution's output
 
 
 class Unit(nn.Module):
@@ -264,15 +269,18 @@ class Unit(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, batch normalizations in training normalize as ever but leave their running statistics alone."""
+    """Within, batch normalizations in training normalize as ever but leave their running statistics as they are."""
+    # Momentum 0 keeps them in place. Switching track_running_stats off would save fewer tensors than the first pass did,
+    # which the checkpoint refuses.
     tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
+    before = [(part.momentum, part.num_batches_tracked) for part in tracking]
     for part in tracking:
-        part.track_running_stats = False
+        part.momentum, part.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for part in tracking:
-            part.track_running_stats = True
+        for part, (momentum, num_batches) in zip(tracking, before, strict=True):
+            part.momentum, part.num_batches_tracked = momentum, num_batches
 
 
 class AttentionGate(nn.Module):
