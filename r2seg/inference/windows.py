@@ -185,13 +185,20 @@ class WindowInferer(Inferer):
 
         # A batch of pictures is a stack of slices, so that its windows share batches too.
         pictures = images.ndim == 4
+        stacks = [images.movedim(1, 0)] if pictures else list(images)
+        # Slabs pay where the whole must be copied anyway, to its device or into its axis order; else one slab is the result.
+        in_slabs = device != images.device or (images.ndim == 5 and len(self.size) == 2)
         logits = None
-        for item, volume in enumerate([images.movedim(1, 0)] if pictures else images):
-            for slab, part in self._slabs(volume, axis, call, device):
+        for item, stack in enumerate(stacks):
+            for slab, part in self._slabs(stack, axis, call, device, None if in_slabs else stack.shape[1 + axis]):
+                if len(stacks) == 1 and slab == slice(0, stack.shape[1 + axis]):
+                    logits = (part.movedim(1, 0) if pictures else part[None]).to(images.device).contiguous()
+                    continue
                 if logits is None:
                     logits = part.new_empty((len(images), len(part), *images.shape[2:]), device=images.device)
                 whole = logits.movedim(1, 0) if pictures else logits[item]
                 whole.narrow(1 + axis, slab.start, slab.stop - slab.start).copy_(part)
+                del part  # or it would lie beside the next slab
         if isinstance(inputs, MetaTensor):
             logits = MetaTensor(logits).copy_meta_from(inputs, copy_attr=False)
         return logits
@@ -228,51 +235,69 @@ class WindowInferer(Inferer):
 
     @torch.no_grad()
     def _slabs(
-        self, image: Tensor | SlicedImage, axis: int, network: Callable[[Tensor], Tensor], device: torch.device
+        self,
+        image: Tensor | SlicedImage,
+        axis: int,
+        network: Callable[[Tensor], Tensor],
+        device: torch.device,
+        block: int | None = None,
     ) -> Iterator[tuple[slice, Tensor]]:
-        """``stream`` for (C, X, Y, Z): slices are stacked along ``axis`` where the window is 2-D.
+        """``stream`` for (C, X, Y, Z), where 2-D windows lie on slices along ``axis``.
 
-        Buffers hold a range of the streaming axis: (range, C, H, W) for 2-D windows, so that the same window of consecutive
-        slices is one region and a batch needs no gathering; (1, C, X, Y, Z) for 3-D windows.
+        Windows are taken in blocks of ``block`` rows, a row being all windows that start at one index of the axis; a slab is
+        given when its block is done. By default a block has as many slices as a batch has windows, or one row of 3-D windows.
+        Buffers hold a range of the axis: (range, C, H, W) for 2-D windows, so that the same window of consecutive slices is
+        one region and a batch needs no gathering; (1, C, X, Y, Z) for 3-D windows.
         """
         planar = len(self.size) == 2
         shape = tuple(image.shape[1:])
+        length = shape[axis]
         depth = 1 if planar else self.size[axis]
-        others = [n for i, n in enumerate(shape) if i != axis]
+        plane = [n for i, n in enumerate(shape) if i != axis]
         sides = [n for i, n in enumerate(self.size) if planar or i != axis]
-        rows = window_starts(shape[axis], depth, self.overlap)
-        starts = [window_starts(n, side, self.overlap) for n, side in zip(others, sides, strict=True)]
-        places = [
-            tuple(slice(start, start + side) for start, side in zip(corner, sides, strict=True))
-            for corner in itertools.product(*starts)
-        ]
-        # Windows in order: blocks of slices, in a block place by place. One slice of 3-D windows is a block of its own.
-        block = self.batch_size if planar else 1
+        rows = window_starts(length, depth, self.overlap)
+        corners = itertools.product(
+            *(window_starts(n, side, self.overlap) for n, side in zip(plane, sides, strict=True))
+        )
+        places = [tuple(slice(n, n + side) for n, side in zip(corner, sides, strict=True)) for corner in corners]
+        alone = len(places) == 1 and (planar or len(rows) == 1)  # one window covers all: nothing to blend
+        if alone or block is None:
+            block = self.batch_size if planar else 1
         windows = [
             (row, place)
             for first in range(0, len(rows), block)
             for place in range(len(places))
             for row in range(first, min(first + block, len(rows)))
         ]
-        alone = len(places) == 1 and (planar or len(rows) == 1)  # nothing to blend
         dim = 0 if planar else 2 + axis
         pixels, sums, totals = _Range(dim), _Range(dim), _Range(dim)
-        weights = None if alone else self._weights(places, [max(*n) for n in zip(others, sides, strict=True)], device)
+        if not alone:
+            weight = compute_importance_map(self.size, mode=self.blend, device=device, dtype=torch.float32)
+        if planar and not alone:
+            plane_total = weight.new_zeros([max(n) for n in zip(plane, sides, strict=True)])
+            for place in places:
+                plane_total[place] += weight
+
+        def end_of(batch: list[tuple[int, int]]) -> int:
+            """Where the last block of a batch ends; beyond ``length`` where a volume is smaller than its window."""
+            last = max(row for row, _ in batch) // block * block + block - 1
+            return rows[min(last, len(rows) - 1)] + depth
 
         def load(batch: list[tuple[int, int]]) -> None:
-            stop = min(rows[max(row for row, _ in batch)] + depth, shape[axis])
+            stop = end_of(batch)
             if stop > pixels.stop:
                 index = [slice(None)] * 4
-                index[1 + axis] = slice(pixels.stop, stop)
+                index[1 + axis] = slice(pixels.stop, min(stop, length))
                 slab = _to_device(_plain(torch.as_tensor(image[tuple(index)])), device)
                 slab = slab if slab.is_floating_point() else slab.float()
                 slab = slab.movedim(1 + axis, 0).contiguous() if planar else slab[None]
-                # A streaming axis shorter than the window is padded too; it comes in one piece.
-                pads = self.size if planar or shape[axis] < depth else (*self.size[:axis], 1, *self.size[axis + 1 :])
-                pixels.append(pad_to(slab, pads), length=stop - pixels.stop)
+                size = list(self.size)
+                if not planar:
+                    size[axis] = stop - pixels.stop
+                pixels.append(pad_to(slab, size), stop)
 
-        def region(buffer: _Range, start: int, length: int, place: int) -> Tensor:
-            along = slice(start - buffer.start, start - buffer.start + length)
+        def region(buffer: _Range, start: int, extent: int, place: int) -> Tensor:
+            along = slice(start - buffer.start, start - buffer.start + extent)
             index = [slice(None), slice(None), *places[place]]
             if planar:
                 index[0] = along
@@ -281,51 +306,40 @@ class WindowInferer(Inferer):
             return buffer.tensor[tuple(index)]
 
         for first in range(0, len(windows), self.batch_size):
-            batch, rest = (
-                windows[first : first + self.batch_size],
-                windows[first + self.batch_size :][: self.batch_size],
-            )
+            batch = windows[first : first + self.batch_size]
+            rest = windows[first + self.batch_size : first + 2 * self.batch_size]
             if planar:  # the same place in consecutive slices is one region
-                groups = [(place, list(group)) for place, group in itertools.groupby(batch, key=operator.itemgetter(1))]
-                regions = [(rows[group[0][0]], len(group), place) for place, group in groups]
+                runs = [(place, list(run)) for place, run in itertools.groupby(batch, key=operator.itemgetter(1))]
+                regions = [(run[0][0], len(run), place) for place, run in runs]
             else:
                 regions = [(rows[row], depth, place) for row, place in batch]
             load(batch)
             logits = _run(network, torch.cat([region(pixels, *r) for r in regions]))
             if not alone:
-                stop = rows[max(row for row, _ in batch)] + depth
-                _grow(sums, stop, logits.shape[1], logits, pixels)
+                grid = list(pixels.tensor.shape)
+                sums.grow(end_of(batch), logits, [*grid[:1], logits.shape[1], *grid[2:]])
                 for r, part in zip(regions, logits.split([r[1] if planar else 1 for r in regions]), strict=True):
-                    region(sums, *r).addcmul_(part, weights[r[2]])
+                    region(sums, *r).addcmul_(part, weight)
                 if not planar:
-                    _grow(totals, stop, 1, logits, pixels)
+                    totals.grow(end_of(batch), logits, [1, 1, *grid[2:]])
                     for r in regions:
-                        region(totals, *r).add_(weights[r[2]])
-            done = rows[rest[0][0] // block * block] if rest else shape[axis]
-            start = pixels.start
-            if done == start:
+                        region(totals, *r).add_(weight)
+                del logits, part
+            start, done = pixels.start, rows[rest[0][0] // block * block] if rest else pixels.stop
+            if start == done:
                 continue
             pixels.drop(done)
             if not alone:
                 logits = sums.drop(done)
-                if not planar:
-                    logits = logits / totals.drop(done)
+                total = plane_total if planar else totals.drop(done)
+                # Divided in place only where that keeps no rest of the buffer alive.
+                logits = logits.div_(total) if sums.tensor is None else logits / total
             if rest and device.type != "cpu":
                 load(rest)  # the device still computes: the next slab is made meanwhile
-            logits = crop_to(logits, others if planar else [*shape[:axis], done - start, *shape[axis + 1 :]])
+            done = min(done, length)
+            logits = crop_to(logits, plane if planar else [*shape[:axis], done - start, *shape[axis + 1 :]])
             yield slice(start, done), logits.movedim(0, 1 + axis) if planar else logits[0]
-
-    def _weights(self, places: list[tuple[slice, ...]], grid: list[int], device: torch.device) -> list[Tensor]:
-        """Weight map of the window at each place; for 2-D windows already divided by the sum of weights on the plane."""
-        weight = compute_importance_map(
-            self.size, mode=self.blend, sigma_scale=0.125, device=device, dtype=torch.float32
-        )
-        if len(self.size) == 3:
-            return [weight] * len(places)
-        total = torch.zeros(grid, device=device)
-        for place in places:
-            total[place] += weight
-        return [weight / total[place] for place in places]
+            del logits
 
 
 class _Range:
@@ -336,27 +350,26 @@ class _Range:
         self.start = self.stop = 0
         self.tensor: Tensor | None = None
 
-    def append(self, tensor: Tensor, length: int) -> None:
+    def append(self, tensor: Tensor, stop: int) -> None:
         self.tensor = tensor if self.tensor is None else torch.cat([self.tensor, tensor], self.dim)
-        self.stop += length
+        self.stop = stop
+
+    def grow(self, stop: int, like: Tensor, shape: list[int]) -> None:
+        """Appends zeros; ``shape`` says the other axes."""
+        if stop > self.stop:
+            shape[self.dim] = stop - self.start
+            grown = like.new_zeros(shape)
+            if self.tensor is not None:
+                grown.narrow(self.dim, 0, self.stop - self.start).copy_(self.tensor)
+            self.tensor, self.stop = grown, stop
 
     def drop(self, stop: int) -> Tensor:
         """What lay before ``stop``."""
-        if stop == self.stop:
-            head, self.tensor = self.tensor, None
-        else:
-            head = self.tensor.narrow(self.dim, 0, stop - self.start)
-            self.tensor = self.tensor.narrow(self.dim, stop - self.start, self.stop - stop)
+        head = self.tensor.narrow(self.dim, 0, stop - self.start)
+        rest = self.stop - stop
+        self.tensor = self.tensor.narrow(self.dim, stop - self.start, rest) if rest else None
         self.start = stop
         return head
-
-
-def _grow(sums: _Range, stop: int, channels: int, logits: Tensor, pixels: _Range) -> None:
-    if stop > sums.stop:
-        shape = list(pixels.tensor.shape)
-        shape[1] = channels
-        shape[sums.dim] = stop - sums.stop
-        sums.append(logits.new_zeros(shape), length=stop - sums.stop)
 
 
 def _run(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
