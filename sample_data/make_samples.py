@@ -168,7 +168,7 @@ def make_lung(index: int) -> tuple[np.ndarray, np.ndarray, nibabel.Nifti1Header]
     shoulders = 1 + 0.10 * cover(z - 70, 25)
     body = ellipse((x, 0, wide * shoulders), (y, 0, deep * (1 - 0.08 * cover(z - 75, 20))), power=2.4)
     muscle = body - fat_mm * (1 + 0.25 * np.cos(2 * np.arctan2(y, x)))
-    top, bottom = 95 + rng.uniform(-6, 6), -95.0
+    top = 95 + rng.uniform(-6, 6)
     taper = np.clip((z - 10) / (top - 6), 0, 1) ** 2.3
     chest_wide, chest_deep = (wide - 31) * (1 - 0.62 * taper), (deep - 30) * (1 - 0.50 * taper)
     middle = 4 - 14 * taper  # apices lie towards the back
@@ -389,5 +389,254 @@ def write_lung(folder: Path) -> None:
         write_nifti(folder / f"labels/case_{index + 1:02d}.nii.gz", label, header)
 
 
+# --- pictures
+
+
+def write_png(path: Path, array: np.ndarray) -> None:
+    """Writes a picture; boolean arrays as 1-bit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, optimize=True)
+
+
+def write_jpg(path: Path, rgb: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rgb).save(path, quality=92, subsampling=0)
+
+
+def to_rgb(colours: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(colours), 0, 255).astype(np.uint8)
+
+
+def blend(picture: np.ndarray, part: np.ndarray, colour: tuple[float, float, float]) -> None:
+    """Paints `colour` over an RGB picture (rows, columns, 3) in place, as far as `part` (rows, columns) covers each pixel."""
+    picture += part[..., None] * (np.array(colour) - picture)
+
+
+def shrink(array: np.ndarray, factor: int) -> np.ndarray:
+    """Mean over blocks of factor x factor pixels."""
+    rows, columns = array.shape[0] // factor, array.shape[1] // factor
+    return array.reshape(rows, factor, columns, factor, *array.shape[2:]).mean(axis=(1, 3))
+
+
+def draw_curve(canvas: np.ndarray, points: np.ndarray, radius: np.ndarray) -> None:
+    """Raises canvas (rows, columns) to the cover by a curve through points (n, 2) = (row, column) of given radius at each."""
+    for i, (row, column) in enumerate(points):
+        margin = int(radius[i] + 3)
+        top, left = max(int(row) - margin, 0), max(int(column) - margin, 0)
+        box = canvas[top : int(row) + margin + 1, left : int(column) + margin + 1]
+        if not box.size or row < -margin or column < -margin:
+            continue
+        rows, columns = np.ogrid[top : top + box.shape[0], left : left + box.shape[1]]
+        np.maximum(box, cover(radius[i] - np.hypot(rows - row, columns - column), 0.8), out=box)
+
+
+# --- retina: fundus photographs
+
+RETINA_SIZE = (150, 160)  # rows, columns
+NUM_RETINA = 6
+
+
+def retinal_vessels(rng: np.random.Generator, disc: np.ndarray, nasal: int, scale: float) -> list:
+    """Vessels from the optic disc as (points (n, 2), radii (n,), is_artery): arcades around the macula, short ones nasally."""
+    vessels = []
+    stack = []
+    for up in (-1, 1):
+        for artery in (False, True):
+            bow = rng.uniform(0.011, 0.015)
+            heading = np.arctan2(up * rng.uniform(0.9, 1.2), -nasal * rng.uniform(0.1, 0.5))
+            stack.append(
+                (disc + rng.normal(0, 1, 2) * scale, heading, 1.45 - 0.3 * artery, 96, -up * -nasal * bow, artery, 0)
+            )
+            heading = np.arctan2(up * rng.uniform(0.5, 1.0), nasal * rng.uniform(0.7, 1.1))
+            stack.append(
+                (disc + rng.normal(0, 1, 2) * scale, heading, 1.05 - 0.2 * artery, 52, up * nasal * -0.004, artery, 0)
+            )
+    for _ in range(3):  # small ones straight towards the macula
+        heading = np.arctan2(rng.uniform(-0.45, 0.45), -nasal)
+        stack.append((disc, heading, 0.65, 26, 0.0, False, 2))
+    while stack:
+        point, heading, radius, length, bow, artery, depth = stack.pop()
+        steps = int(length * scale)
+        wiggle = np.cumsum(ndimage.gaussian_filter1d(rng.normal(0, 0.10, steps), 6 * scale / 2)) / scale
+        headings = heading + bow * np.arange(steps) / scale + wiggle
+        points = point + np.cumsum(np.stack([np.sin(headings), np.cos(headings)], 1), 0)
+        radii = np.linspace(radius, max(radius * 0.6, 0.36), steps) * scale
+        vessels.append((points, radii, artery))
+        if depth == 3 or radius < 0.46:
+            continue
+        for k, at in enumerate(np.sort(rng.uniform(0.16, 0.95, 6 if depth == 0 else 3))):
+            i = int(at * (steps - 1))
+            turn = rng.uniform(0.5, 1.0) * (1 if k % 2 else -1)
+            stack.append(
+                (
+                    points[i],
+                    headings[i] + turn,
+                    radii[i] / scale * rng.uniform(0.5, 0.72),
+                    length * rng.uniform(0.3, 0.5),
+                    -0.006 * np.sign(turn),
+                    artery,
+                    depth + 1,
+                )
+            )
+    return vessels
+
+
+def make_retina(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Case `index` as (RGB uint8 (rows, columns, 3), vessels bool, field of view bool)."""
+    rng = np.random.default_rng([SEED, 2, index])
+    factor = 3
+    rows, columns = np.array(RETINA_SIZE) * factor
+    r, c = np.mgrid[:rows, :columns].astype(float)
+    nasal = 1 if index % 2 else -1  # left and right eyes in turn
+    centre = np.array([rows / 2, columns / 2]) + rng.normal(0, 2, 2) * factor
+    radius = 70 * factor
+    from_centre = np.hypot(r - centre[0], c - centre[1])
+    view = cover(radius - from_centre, 1.2)
+
+    disc = centre + np.array([rng.uniform(-6, 6), nasal * rng.uniform(30, 38)]) * factor
+    macula = centre + np.array([rng.uniform(0, 6), -nasal * rng.uniform(8, 14)]) * factor
+    tint = np.array([196, 96, 42]) * rng.uniform(0.82, 1.12, 3)
+    picture = np.tile(tint, (rows, columns, 1))
+    light = 1 - 0.38 * (from_centre / radius) ** 2.2 + 0.10 * smooth_noise(rng, (rows, columns), (40 * factor,) * 2)
+    choroid = smooth_noise(rng, (rows, columns), (3 * factor, 5 * factor))
+    picture *= (light + 0.035 * choroid)[..., None]
+    blend(picture, 0.62 * np.exp(-((np.hypot(r - macula[0], c - macula[1]) / (11 * factor)) ** 2)), (112, 40, 20))
+    # Bright disc with a paler cup, and the nerve fibres' sheen around it
+    blend(picture, 0.22 * np.exp(-((np.hypot(r - disc[0], c - disc[1]) / (22 * factor)) ** 2)), (236, 160, 96))
+    blend(picture, 0.92 * cover(ellipse((r, disc[0], 10.5 * factor), (c, disc[1], 9.2 * factor)), 3), (246, 196, 120))
+    blend(
+        picture,
+        0.8 * cover(ellipse((r, disc[0], 4.6 * factor), (c, disc[1] + nasal * factor, 4.2 * factor)), 4),
+        (255, 238, 188),
+    )
+    if index % 3 == 2:  # hard exudates: bright spots that are no vessels
+        for _ in range(14):
+            at = macula + rng.normal(0, 17, 2) * factor
+            blend(
+                picture,
+                0.85 * cover(rng.uniform(0.6, 1.7) * factor - np.hypot(r - at[0], c - at[1]), 1.5),
+                (244, 214, 120),
+            )
+    if index % 3 == 1:  # small haemorrhages: dark spots that are no vessels
+        for _ in range(9):
+            at = centre + rng.normal(0, 30, 2) * factor
+            blend(
+                picture,
+                0.7 * cover(rng.uniform(0.7, 1.9) * factor - np.hypot(r - at[0], c - at[1]), 1.5),
+                (104, 24, 16),
+            )
+
+    veins, arteries, lumen = np.zeros((3, rows, columns))
+    for points, radii, artery in retinal_vessels(rng, disc, nasal, factor):
+        draw_curve(arteries if artery else veins, points, radii)
+    for part, dark in ((arteries, (0.72, 0.50, 0.52)), (veins, (0.60, 0.34, 0.40))):
+        strength = ndimage.gaussian_filter(part, 0.5 * factor)[..., None]
+        picture *= 1 - strength * (1 - np.array(dark))
+        np.maximum(lumen, part, out=lumen)
+    picture = ndimage.gaussian_filter(picture, (0.3 * factor, 0.3 * factor, 0))
+    picture = shrink(picture * view[..., None], factor)
+    fov = shrink(view, factor) > 0.5
+    noise = 3.0 * smooth_noise(rng, RETINA_SIZE, (0.6, 0.6))[..., None] + 1.6 * rng.standard_normal((*RETINA_SIZE, 3))
+    picture += noise * np.where(fov, 1, 0.35)[..., None]
+    return to_rgb(picture), (shrink(lumen, factor) > 0.5) & fov, fov
+
+
+def write_retina(folder: Path) -> None:
+    for index in range(NUM_RETINA):
+        picture, vessels, fov = make_retina(index)
+        name = f"eye_{index // 2 + 1:02d}{'R' if index % 2 else 'L'}"
+        if index < 3:
+            write_png(folder / f"images/{name}.png", picture)
+        else:
+            write_jpg(folder / f"images/{name}.jpg", picture)
+        write_png(folder / f"labels/{name}.png", vessels)
+        write_png(folder / f"masks/{name}.png", fov)
+
+
+# --- skin: dermoscopy
+
+SKIN_SIZE = (96, 128)
+NUM_SKIN = 6
+
+
+def make_skin(index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Case `index` as (RGB uint8 (rows, columns, 3), lesion bool)."""
+    rng = np.random.default_rng([SEED, 3, index])
+    factor = 3
+    shape = tuple(np.array(SKIN_SIZE) * factor)
+    r, c = np.mgrid[: shape[0], : shape[1]].astype(float)
+    skin = np.array(
+        [[226, 178, 158], [214, 160, 138], [232, 190, 176], [198, 142, 116], [222, 170, 140], [208, 156, 142]][index]
+    )
+    picture = np.tile(skin.astype(float), (*shape, 1))
+    picture *= (1 + 0.030 * smooth_noise(rng, shape, (9, 9)) + 0.022 * smooth_noise(rng, shape, (2.0, 2.0)))[..., None]
+    picture += smooth_noise(rng, shape, (30, 30))[..., None] * (5, -4, -3)
+
+    # The border: an ellipse with a few waves; its edge is sharp on some sides and fades on others.
+    at = np.array(shape) / 2 + rng.uniform(-7, 7, 2) * factor
+    long, short, turn = rng.uniform(25, 36) * factor, rng.uniform(18, 26) * factor, rng.uniform(0, np.pi)
+    u, v = (
+        np.cos(turn) * (c - at[1]) + np.sin(turn) * (r - at[0]),
+        -np.sin(turn) * (c - at[1]) + np.cos(turn) * (r - at[0]),
+    )
+    angle = np.arctan2(v / short, u / long)
+    waves = sum(rng.normal(0, 0.12 / k**0.8) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in range(2, 9))
+    waves = waves + 0.035 * smooth_noise(rng, shape, (6, 6))
+    depth = (1 + waves - np.hypot(u / long, v / short)) * short
+    softness = factor * (1.6 + 1.3 * np.cos(angle + rng.uniform(0, 6)))
+    lesion = cover(depth, softness)
+
+    brown = np.array([[122, 74, 52], [96, 56, 44], [150, 96, 72], [84, 50, 38], [134, 72, 58], [108, 70, 58]][index])
+    blend(picture, 0.28 * cover(depth + 4 * factor, 2.5 * factor), (196, 118, 104))  # reddened rim
+    blend(picture, lesion * (0.84 + 0.08 * smooth_noise(rng, shape, (7, 7)).clip(-2, 2)), brown)
+    for colour, spread in (((52, 32, 30), 8), ((172, 122, 88), 10), ((88, 92, 110), 12)):
+        patch = cover((smooth_noise(rng, shape, (spread, spread)) - 0.9) * 6, 2) * cover(depth - 3 * factor, 2 * factor)
+        blend(picture, 0.6 * patch, colour)
+    net = np.abs(smooth_noise(rng, shape, (1.5 * factor,) * 2))  # pigment network: dark lines where noise crosses zero
+    blend(picture, 0.38 * lesion * np.exp(-((net / 0.22) ** 2)), tuple(brown * 0.55))
+    for _ in range(16):
+        spot = at + rng.normal(0, 0.5, 2) * (short, long)
+        blend(
+            picture,
+            0.7 * lesion * cover(rng.uniform(0.5, 1.4) * factor - np.hypot(r - spot[0], c - spot[1]), 1.5),
+            (48, 28, 26),
+        )
+
+    hair = np.zeros(shape)
+    for _ in range((3, 14, 0, 8, 5, 18)[index]):
+        steps = int(rng.uniform(60, 130) * factor)
+        heading = (
+            rng.normal(0.6, 0.5) + np.cumsum(rng.normal(0, 0.004, steps)) + rng.normal(0, 0.002) * np.arange(steps)
+        )
+        start = rng.uniform(-0.2, 0.8, 2) * shape
+        points = start + np.cumsum(np.stack([np.sin(heading), np.cos(heading)], 1), 0)
+        draw_curve(hair, points, np.linspace(rng.uniform(0.35, 0.6), 0.2, steps) * factor)
+    blend(picture, 0.85 * hair, (46, 30, 26))
+    for _ in range(3):  # glare of the immersion gel
+        spot = rng.uniform(0, 1, 2) * shape
+        blend(picture, 0.35 * np.exp(-((np.hypot(r - spot[0], c - spot[1]) / (2.2 * factor)) ** 2)), (255, 250, 245))
+    edge = np.hypot((r - shape[0] / 2) / shape[0], (c - shape[1] / 2) / shape[1])
+    picture *= (1.03 - 0.55 * edge**2.4)[..., None]
+    if index in (1, 4):  # seen through a round contact plate
+        plate = 1 - cover(shape[1] * 0.53 - np.hypot(r - shape[0] / 2, c - shape[1] / 2), 3)
+        blend(picture, plate, (14, 10, 10))
+    picture = shrink(ndimage.gaussian_filter(picture, (0.8, 0.8, 0)), factor)
+    picture += 1.6 * rng.standard_normal((*SKIN_SIZE, 3))
+    return to_rgb(picture), shrink(cover(depth, 0.5), factor) > 0.5
+
+
+def write_skin(folder: Path) -> None:
+    for index in range(NUM_SKIN):
+        picture, lesion = make_skin(index)
+        write_jpg(folder / f"images/lesion_{index + 1:02d}.jpg", picture)
+        write_png(folder / f"labels/lesion_{index + 1:02d}.png", lesion.astype(np.uint8) * 255)
+
+
+def main(folder: str | Path = Path(__file__).parent, *sets: str) -> None:
+    writers = {"lung": write_lung, "retina": write_retina, "skin": write_skin}
+    for name in sets or writers:
+        writers[name](Path(folder) / name)
+
+
 if __name__ == "__main__":
-    write_lung(Path(__file__).parent / "lung")
+    main(*sys.argv[1:])
