@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from r2seg.metrics.counts import Counts
+from r2seg.metrics.counts import Counts, memory_order
 
 LEVELS = 65536
 _CHUNK = 1 << 22
@@ -32,8 +32,9 @@ def probability_histogram(probability: Tensor, reference: Tensor, mask: Tensor |
     for name, tensor in (("reference", reference), ("mask", mask)):
         if tensor is not None and tensor.shape != probability.shape:
             raise ValueError(f"{name} of shape {tuple(tensor.shape)} against probability of {tuple(probability.shape)}")
-    flat, inside = probability.reshape(-1), reference.reshape(-1)
-    counted = None if mask is None else mask.reshape(-1) != 0
+    order = memory_order(probability)
+    flat, inside = probability.permute(order).reshape(-1), reference.permute(order).reshape(-1)
+    counted = None if mask is None else mask.permute(order).reshape(-1) != 0
     histogram = torch.zeros(2 * LEVELS, dtype=torch.int64, device=probability.device)
     for start in range(0, flat.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)

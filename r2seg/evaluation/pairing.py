@@ -1,0 +1,227 @@
+"""Which prediction belongs to which reference: by name, never by order. No pixel is read here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from r2seg.data.cases import Case, find_images, relative_stem
+from r2seg.data.images import IMAGE_SUFFIXES
+from r2seg.errors import UserError
+
+# What inference writes beside its label maps, below the output folder: never predictions themselves.
+SIDE_FOLDERS = ("probabilities", "entropy", "json", "previews")
+ID = "{id}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What predictions of one case are scored against.
+
+    Attributes:
+        case: Id of the case: relative path without suffix, forward slashes.
+        group: Patient; intervals draw groups, not cases.
+        reference: Label map.
+        mask: Field of view, or None for the whole image.
+        images: Files of the image, for pictures in the report; may be empty.
+    """
+
+    case: str
+    group: str
+    reference: Path
+    mask: Path | None = None
+    images: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Predictions of one method, paired with targets.
+
+    Attributes:
+        folder: Where the predictions were looked for.
+        files: Case id -> prediction.
+        missing: Cases without a prediction.
+        extra: Prediction files without a reference.
+    """
+
+    folder: Path
+    files: Mapping[str, Path]
+    missing: tuple[str, ...]
+    extra: tuple[Path, ...]
+
+
+def find_targets(
+    references: Path | Sequence[Case],
+    *,
+    reference_name: str = ID,
+    masks: Path | None = None,
+    mask_name: str = ID,
+    images: Path | None = None,
+    image_name: str = ID,
+    group: str | None = None,
+    without: Sequence[Path] = (),
+) -> list[Target]:
+    """The cases to score, sorted by id.
+
+    Args:
+        references: Folder of label maps, one label map, or the cases of a config.
+        reference_name: File name of a case's reference without suffix, such as "{id}_1stHO"; other files are passed over.
+        masks: Folder of fields of view; replaces those the cases know.
+        mask_name: File name of a case's field of view, without suffix.
+        images: Folder of images, for the report.
+        image_name: File name of a case's image, without suffix.
+        group: Regular expression whose first group, found in the case id, is the patient; replaces what cases know.
+        without: Folders that may lie inside and hold no references, such as the predictions'.
+
+    Raises:
+        UserError: Nothing is found, two files claim one case, or a case lacks its field of view or its patient.
+    """
+    if isinstance(references, Path):
+        files = _by_id(references, reference_name, "reference", without)
+        targets = [Target(case, case, path) for case, path in files.items()]
+    else:
+        unlabelled = [case.id for case in references if case.label is None]
+        if unlabelled or not references:
+            raise UserError(f"no reference for {some(unlabelled)}" if unlabelled else "no case to score")
+        targets = [
+            Target(case.id, case.group or case.id, case.label, case.mask, case.images)
+            for case in sorted(references, key=lambda case: case.id)
+        ]
+    found = {case: [target for target in targets if target.case == case] for case in {t.case for t in targets}}
+    twice = next((same for same in found.values() if len(same) > 1), None)
+    if twice:
+        raise UserError(f"{twice[0].reference} and {twice[1].reference} are both case {twice[0].case!r}")
+
+    fields = None if masks is None else _by_id(masks, mask_name, "field of view")
+    pictures = {} if images is None else _by_id(images, image_name, "image", without)
+    if fields is not None:
+        unmasked = [target.case for target in targets if target.case not in fields]
+        if unmasked:
+            held = some(sorted(fields), 2)
+            raise UserError(f"{masks} has no field of view for {some(unmasked)}; it has {held}: see --mask-name")
+    return [
+        Target(
+            case=target.case,
+            group=target.group if group is None else _patient(target.case, group),
+            reference=target.reference,
+            mask=target.mask if fields is None else fields[target.case],
+            images=(pictures[target.case],) if target.case in pictures else target.images,
+        )
+        for target in targets
+    ]
+
+
+def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction_name: str = ID) -> Pairing:
+    """Pairs each target with the prediction of its name.
+
+    A prediction belongs to the case whose id equals its path below the folder, without suffix; or, where the predictions
+    were made from a folder further down, to the one case whose image ends with that path.
+
+    Raises:
+        UserError: There are no predictions, none pairs, one could be of two cases, or they are the references themselves.
+    """
+    files = _by_id(predictions, prediction_name, "prediction", skip=SIDE_FOLDERS)
+    if predictions.is_file():  # one file against one file: the names need not agree
+        if len(targets) != 1:
+            raise UserError(f"{predictions} is one file and there are {len(targets)} references: name one, or a folder")
+        files = {targets[0].case: predictions}
+
+    cases = {target.case for target in targets}
+    tails = {stem: owners for stem in set(files) - cases if (owners := _owners(stem, targets))}
+    paired: dict[str, Path] = {stem: path for stem, path in files.items() if stem in cases}
+    for stem, owners in sorted(tails.items()):
+        claimed = owners[0] in paired or any(owners == other for key, other in tails.items() if key != stem)
+        if len(owners) > 1 or claimed:
+            raise UserError(f"{files[stem]} could be the prediction of {some(owners)}: keep the images' folders")
+        paired[owners[0]] = files[stem]
+
+    if not paired:
+        raise UserError(
+            f"no prediction has the name of a reference: {predictions} holds {some(sorted(files), 2)}, "
+            f"the references are {some(sorted(cases), 2)}; names must be equal up to the suffix, "
+            "or say how they differ with --reference-name '{id}_…'"
+        )
+    same = next((t for t in targets if t.case in paired and paired[t.case].resolve() == t.reference.resolve()), None)
+    if same is not None:
+        raise UserError(f"{same.reference} is given as prediction and as reference: a file always agrees with itself")
+    used = set(paired.values())
+    return Pairing(
+        folder=predictions,
+        files={target.case: paired[target.case] for target in targets if target.case in paired},
+        missing=tuple(target.case for target in targets if target.case not in paired),
+        extra=tuple(sorted(path for path in files.values() if path not in used)),
+    )
+
+
+def some(names: Sequence[object], most: int = 5) -> str:
+    """The first names of a list and how many follow."""
+    shown = ", ".join(map(str, names[:most]))
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+
+
+def _by_id(
+    folder: Path, name: str, what: str, without: Sequence[Path] = (), skip: Sequence[str] = ()
+) -> dict[str, Path]:
+    """Case id -> file, of every image below a folder whose name follows the pattern."""
+    before, marker, after = name.partition(ID)
+    if not marker or ID in after or "/" in name:
+        raise UserError(f"{what} name {name!r}: write {ID} once, and no folder, such as '{ID}_1stHO'")
+    if folder.is_file():
+        return {relative_stem(folder, folder.parent): folder}
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder of {what}s")
+    others = [other.resolve() for other in without if other.resolve() != folder.resolve()]
+    files = [
+        path
+        for path in find_images(folder)
+        if path.relative_to(folder).parts[0] not in skip
+        and not any(path.resolve().is_relative_to(other) for other in others)
+    ]
+    if not files:
+        raise UserError(f"{folder} holds no {what}; known formats: {', '.join(IMAGE_SUFFIXES)}")
+    pattern = re.compile(f"{re.escape(before)}(.+){re.escape(after)}")
+    found: dict[str, Path] = {}
+    for path in files:
+        stem = PurePosixPath(relative_stem(path, folder))
+        match = pattern.fullmatch(stem.name)
+        if match is None:
+            continue
+        case = (stem.parent / match[1]).as_posix()
+        if case in found:
+            raise UserError(
+                f"{found[case]} and {path} are both {what} of {case!r}: remove one or give the name pattern"
+            )
+        found[case] = path
+    if not found:
+        held = some([relative_stem(path, folder) for path in files], 2)
+        raise UserError(f"no {what} in {folder} is named {name!r}: it holds {held}")
+    return dict(sorted(found.items()))
+
+
+def _owners(stem: str, targets: Sequence[Target]) -> list[str]:
+    """Cases whose id or image ends with this path."""
+    tail = PurePosixPath(stem).parts
+
+    def ends(path: str) -> bool:
+        return PurePosixPath(path).parts[-len(tail) :] == tail
+
+    return [
+        target.case
+        for target in targets
+        if ends(target.case) or any(ends(relative_stem(image, Path(image.anchor))) for image in target.images)
+    ]
+
+
+def _patient(case: str, pattern: str) -> str:
+    try:
+        match = re.search(pattern, case)
+        found = match[1] if match else None
+    except (re.error, IndexError):
+        raise UserError(
+            f"--group {pattern!r}: give a regular expression with one group, such as '^(.+)_slice'"
+        ) from None
+    if found is None:
+        raise UserError(f"--group {pattern!r} does not match the case {case!r}: mend the pattern, or leave it out")
+    return found

@@ -1,0 +1,529 @@
+"""What an evaluation found: rows of cases, their summary with intervals, and the files and tables it is told in.
+
+The page for people, report.html, is made by html.py; measures and their formulas are in measures.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from r2seg import __version__
+from r2seg.errors import UserError
+from r2seg.evaluation.measures import FAMILIES, MEASURES
+from r2seg.evaluation.pairing import Target, some
+from r2seg.evaluation.statistics import NUM_DRAWS, Bootstrap, compare, interval
+from r2seg.run import write_atomically
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SCHEMA_VERSION = 1
+FORMATS = ("csv", "json", "html", "markdown", "latex")
+STATUSES = ("scored", "prediction empty", "reference empty", "both empty", "missing")
+
+RULES = {
+    "both empty": "no pixel in reference and prediction: Dice, IoU and surface scores are NaN, left out of means and counted",
+    "reference empty": "predicted pixels without a reference: Dice, IoU and surface Dice are 0, distances infinite",
+    "prediction empty": "a reference without predicted pixels: Dice and IoU are 0, distances infinite, precision NaN",
+    "undefined": "a score whose denominator is empty is NaN; it is left out of the mean and counted beside it",
+    "infinite": "infinite distances are left out of the mean and counted beside it",
+    "missing": "a case without a prediction file is scored as if nothing was predicted, unless settings.missing is skip",
+    "extra": "predictions without a reference are listed and not scored",
+    "undeclared": "values other than the declared labels are an error, unless settings.undeclared is background",
+    "grids": "prediction and reference must lie on one grid, unless settings.resample brings predictions over (nearest neighbour)",
+    "not counted": "pixels outside the field of view and pixels with the ignore label are left out of every measure",
+    "mean": "mean over the cases with a finite number",
+    "pooled": "one score of all pixels of all cases together: large structures weigh more than in the mean",
+    "interval": f"95 % percentile bootstrap, {NUM_DRAWS} draws of groups (patients) with replacement; none below two groups",
+    "difference": "first method less the other on the same cases; Wilcoxon signed-rank test, two-sided, on groups' means",
+    "oracle": "the threshold with the best pooled Dice on these very cases: an upper bound, not a result",
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A set of predictions.
+
+    Attributes:
+        name: In all tables.
+        role: "predictions", "against" (compared with the first) or "observer" (a second reference).
+        folder: Where they are.
+        missing: Cases it has no prediction for.
+        extra: Its files without a reference.
+    """
+
+    name: str
+    role: str
+    folder: Path
+    missing: tuple[str, ...] = ()
+    extra: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One label of one case, scored.
+
+    Attributes:
+        method, case, group, label: Whose.
+        status: One of `STATUSES`.
+        counts: tp, fp, fn, tn.
+        undeclared: Pixels of reference and prediction whose undeclared value was taken as background.
+        scores: Measure -> number; NaN where it is undefined.
+        evidence: Family -> vector that adds up over cases.
+        prediction: File, or None where it is missing.
+        reference: File.
+    """
+
+    method: str
+    case: str
+    group: str
+    label: str
+    status: str
+    counts: tuple[int, int, int, int]
+    scores: Mapping[str, float]
+    evidence: Mapping[str, np.ndarray]
+    prediction: Path | None
+    reference: Path
+    undeclared: int = 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation's result.
+
+    Attributes:
+        labels: Names, in class order.
+        measures: Names, in the tables' order.
+        methods: The first is what was evaluated; others are compared with it.
+        targets: Case id -> files it was scored against.
+        settings: What `evaluate` was asked, plain data.
+        seed: Of the bootstrap.
+        rows: One a method, case and label.
+        histograms: (method, label) -> pooled histogram of probabilities.
+    """
+
+    labels: tuple[str, ...]
+    measures: tuple[str, ...]
+    methods: tuple[Method, ...]
+    targets: Mapping[str, Target]
+    settings: Mapping[str, Any]
+    seed: int = 0
+    rows: list[Row] = field(default_factory=list)
+    histograms: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)
+
+    def add(self, row: Row) -> None:
+        """Takes a row in; histograms are summed at once, since one a case would be a megabyte each."""
+        evidence = dict(row.evidence)
+        histogram = evidence.pop("probabilities", None)
+        if histogram is not None:
+            key = (row.method, row.label)
+            self.histograms[key] = self.histograms.get(key, 0) + torch.from_numpy(histogram)
+        self.rows.append(Row(**{**vars(row), "evidence": evidence}))
+
+    def of(self, method: str, label: str) -> list[Row]:
+        """Rows of one method and label, in the order of the cases."""
+        return [row for row in self.rows if row.method == method and row.label == label]
+
+    @property
+    def main(self) -> Method:
+        return self.methods[0]
+
+    @property
+    def num_missing(self) -> int:
+        """Cases that the evaluated method has no prediction for."""
+        return len(self.main.missing)
+
+    def unit(self, measure: str) -> str:
+        """Unit of a measure here: distances in pictures without geometry are in pixels."""
+        unit = MEASURES[measure].unit
+        return "px" if unit == "mm" and self.settings.get("distances_in") == "pixels" else unit
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:
+        """All that summary.json holds, as plain data; numbers that are undefined are None."""
+        return _plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "versions": _versions(),
+                "settings": self.settings,
+                "rules": RULES,
+                "measures": {
+                    key: {
+                        "title": MEASURES[key].title,
+                        "formula": MEASURES[key].formula,
+                        "unit": self.unit(key),
+                        "better": MEASURES[key].better,
+                    }
+                    for key in self.measures
+                },
+                "num_cases": len(self.targets),
+                "num_groups": len({target.group for target in self.targets.values()}),
+                "methods": {
+                    method.name: {
+                        "role": method.role,
+                        "folder": str(method.folder),
+                        "missing": list(method.missing),
+                        "extra": [str(path) for path in method.extra],
+                        "labels": {label: self._label_summary(method.name, label) for label in self.labels},
+                        "mean_of_labels": self._mean_of_labels(method.name),
+                    }
+                    for method in self.methods
+                },
+                "comparisons": [self._comparison(other) for other in self.methods[1:] if other.role == "against"],
+            }
+        )
+
+    def _label_summary(self, method: str, label: str) -> dict[str, Any]:
+        rows = self.of(method, label)
+        if not rows:
+            return {"cases": dict.fromkeys(STATUSES, 0), "counts": None, "measures": {}}
+        bootstrap = Bootstrap.over([row.group for row in rows], seed=self.seed)
+        several = bootstrap.num_groups > 1
+        found: dict[str, Any] = {}
+        for key in self.measures:
+            if key not in rows[0].scores:
+                continue
+            measure = MEASURES[key]
+            values = np.array([row.scores[key] for row in rows])
+            finite = values[np.isfinite(values)]
+            groups = np.unique(bootstrap.groups[np.isfinite(values)])
+            entry = {
+                "mean": finite.mean() if len(finite) else None,
+                "mean_interval": interval(bootstrap.means(values)) if len(groups) > 1 else None,
+                "std": finite.std(ddof=1) if len(finite) > 1 else None,
+                "median": np.median(finite) if len(finite) else None,
+                "num_cases": len(finite),
+                "num_nan": np.isnan(values).sum(),
+                "num_infinite": np.isinf(values).sum(),
+            }
+            if measure.pooled and FAMILIES[measure.family].adds_up:
+                if measure.family == "probabilities":
+                    entry["pooled"] = measure.score(self.histograms[method, label])
+                else:
+                    evidence = np.stack([row.evidence[measure.family] for row in rows])
+                    entry["pooled"] = measure.score(torch.from_numpy(evidence.sum(axis=0)))
+                    entry["pooled_interval"] = interval(bootstrap.pooled(evidence, measure.score)) if several else None
+            found[key] = entry
+        entry = {
+            "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
+            "num_groups": bootstrap.num_groups,
+            "undeclared_pixels": sum(row.undeclared for row in rows),
+            "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
+            "measures": found,
+        }
+        if (method, label) in self.histograms and self.histograms[method, label][1].sum():
+            from r2seg.metrics import best_threshold
+
+            threshold, score = best_threshold(self.histograms[method, label])
+            entry["oracle"] = {"threshold": threshold, "pooled_dice": score}
+        return entry
+
+    def _mean_of_labels(self, method: str) -> dict[str, float | None]:
+        """Mean over the labels of their mean over cases; None where a label has none."""
+        means: dict[str, float | None] = {}
+        for key in self.measures:
+            values = []
+            for label in self.labels:
+                scores = np.array([row.scores.get(key, np.nan) for row in self.of(method, label)])
+                values.append(scores[np.isfinite(scores)].mean() if np.isfinite(scores).any() else np.nan)
+            means[key] = float(np.mean(values))
+        return means
+
+    def _comparison(self, other: Method) -> dict[str, Any]:
+        labels: dict[str, Any] = {}
+        for label in self.labels:
+            second = {row.case: row for row in self.of(other.name, label)}
+            pairs = [(row, second[row.case]) for row in self.of(self.main.name, label) if row.case in second]
+            labels[label] = {}
+            for key in self.measures if pairs else ():
+                ours, theirs = (
+                    np.array([row.scores.get(key, np.nan) for row in rows]) for rows in zip(*pairs, strict=True)
+                )
+                found = compare(ours, theirs, [row.group for row, _ in pairs], seed=self.seed)
+                labels[label][key] = {
+                    "mean_difference": found.mean,
+                    "interval": found.interval,
+                    "p_value": found.p_value,
+                    "num_cases": found.num_cases,
+                    "num_groups": found.num_groups,
+                    "largest": [
+                        {
+                            "case": pairs[index][0].case,
+                            "first": ours[index],
+                            "second": theirs[index],
+                            "difference": ours[index] - theirs[index],
+                        }
+                        for index in found.largest
+                    ],
+                }
+        return {"first": self.main.name, "second": other.name, "labels": labels}
+
+    # --- telling it
+
+    def write(self, folder: Path, formats: Sequence[str] = ("csv", "json", "html")) -> list[Path]:
+        """Writes the report's files; each appears whole or not at all.
+
+        Args:
+            folder: Made where needed.
+            formats: Of `FORMATS`: cases.csv, summary.json, report.html, summary.md, summary.tex.
+
+        Raises:
+            UserError: A format is unknown, or the folder cannot be written.
+        """
+        makers = {
+            "csv": ("cases.csv", self.cases_csv),
+            "json": ("summary.json", lambda: json.dumps(self.summary, indent=1, ensure_ascii=False, allow_nan=False)),
+            "html": ("report.html", lambda: self._html(folder)),
+            "markdown": ("summary.md", self.markdown),
+            "latex": ("summary.tex", self.latex),
+        }
+        unknown = [name for name in formats if name not in makers]
+        if unknown:
+            raise UserError(f"{unknown[0]!r} is no format of reports; give {', '.join(FORMATS)}")
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is a file: name a folder for the report")
+        texts = {makers[name][0]: makers[name][1]() for name in formats}  # all made before any is written
+        for name, text in texts.items():
+            write_atomically(folder / name, lambda file, text=text: file.write(text.encode("utf-8")))
+        return [folder / name for name in texts]
+
+    def _html(self, folder: Path) -> str:
+        from r2seg.evaluation.html import render
+
+        return render(self, folder)
+
+    def cases_csv(self) -> str:
+        """One row a method, case and label; undefined numbers are empty, infinite ones "inf"."""
+        extra = [
+            (name, column, index)
+            for name, family in FAMILIES.items()
+            if name != "counts" and any(name in row.evidence for row in self.rows)
+            for index, column in enumerate(family.columns)
+        ]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(
+            ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels"]
+            + [column for _, column, _ in extra]
+            + list(self.measures)
+            + ["prediction", "reference"]
+        )
+        for row in self.rows:
+            writer.writerow(
+                [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared]
+                + [int(row.evidence[name][index]) if name in row.evidence else "" for name, _, index in extra]
+                + [_csv_number(row.scores.get(key, math.nan)) for key in self.measures]
+                + [row.prediction or "", row.reference]
+            )
+        return text.getvalue()
+
+    def terminal(self) -> RenderableType:
+        """Tables and notes for a terminal, for rich's ``Console.print``."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        parts: list[RenderableType] = []
+        for method in self.methods:
+            title = f"{method.name} ({method.role})" if len(self.methods) > 1 else method.name
+            table = Table(title=title, title_justify="left", title_style="bold")
+            for column in ("Label", "Measure", "Mean over cases", "Median", "Pooled", "Cases", "Not in the mean"):
+                table.add_column(
+                    column, justify="left" if column in ("Label", "Measure", "Not in the mean") else "right"
+                )
+            for label in self.labels:
+                found = self.summary["methods"][method.name]["labels"][label]["measures"]
+                for index, (key, entry) in enumerate(found.items()):
+                    table.add_row(
+                        label if index == 0 else "",
+                        self.title(key),
+                        self._with_interval(key, entry["mean"], entry["mean_interval"]),
+                        self.number(key, entry["median"]),
+                        self._with_interval(key, entry.get("pooled"), entry.get("pooled_interval")),
+                        str(entry["num_cases"]),
+                        _left_out(entry),
+                        end_section=index == len(found) - 1,
+                    )
+            parts.append(table)
+        parts += [self._comparison_table(comparison) for comparison in self.summary["comparisons"]]
+        parts += [Text(f"• {note}") for note in self.notes()]
+        return Group(*parts)
+
+    def _comparison_table(self, comparison: Mapping[str, Any]) -> RenderableType:
+        from rich.table import Table
+
+        table = Table(
+            title=f"{comparison['first']} less {comparison['second']}, same cases",
+            title_justify="left",
+            title_style="bold",
+        )
+        for column in ("Label", "Measure", "Mean difference", "p (Wilcoxon)", "Cases", "Differ most"):
+            table.add_column(column, justify="left" if column in ("Label", "Measure", "Differ most") else "right")
+        for label, found in comparison["labels"].items():
+            for index, (key, entry) in enumerate(found.items()):
+                table.add_row(
+                    label if index == 0 else "",
+                    self.title(key),
+                    self._with_interval(key, entry["mean_difference"], entry["interval"], sign="+"),
+                    "" if entry["p_value"] is None else f"{entry['p_value']:.3g}",
+                    str(entry["num_cases"]),
+                    ", ".join(case["case"] for case in entry["largest"][:3]),
+                    end_section=index == len(found) - 1,
+                )
+        return table
+
+    def notes(self) -> list[str]:
+        """What a reader must know beside the numbers, a line each."""
+        summary = self.summary
+        notes = [f"{summary['num_cases']} cases of {summary['num_groups']} groups"]
+        if self.settings.get("labels_from") == "the values of the references":
+            labels = ", ".join(f"{name}={value}" for name, value in self.settings["labels"].items())
+            notes.append(f"labels taken from the values of the references: {labels}")
+        if not any(entry["mean_interval"] for entry in self._entries()):
+            notes.append("no intervals: they need at least two groups")
+        for method in self.methods:
+            if method.missing:
+                done = "left out" if self.settings.get("missing") == "skip" else "scored as if nothing was predicted"
+                notes.append(f"{method.name}: {len(method.missing)} missing, {done}: {some(method.missing, 20)}")
+            if method.extra:
+                notes.append(
+                    f"{method.name}: {len(method.extra)} without a reference, not scored: {some(method.extra, 20)}"
+                )
+        for method, found in summary["methods"].items():
+            for label, entry in found["labels"].items():
+                if entry["cases"]["both empty"]:
+                    notes.append(
+                        f"{method}, {label}: {entry['cases']['both empty']} cases empty in both, left out of means"
+                    )
+                if entry.get("undeclared_pixels"):
+                    notes.append(
+                        f"{method}, {label}: {entry['undeclared_pixels']} pixels of undeclared values as background"
+                    )
+                if "oracle" in entry:
+                    notes.append(
+                        f"{method}, {label}: oracle threshold {entry['oracle']['threshold']:.3f} would give pooled Dice "
+                        f"{entry['oracle']['pooled_dice']:.4f} (chosen on these very cases: no result)"
+                    )
+        return notes
+
+    def _entries(self) -> Iterable[Mapping[str, Any]]:
+        for method in self.summary["methods"].values():
+            for label in method["labels"].values():
+                yield from label["measures"].values()
+
+    def markdown(self) -> str:
+        """Table of means with intervals for a paper or an issue, and the notes."""
+        head, rows = self._paper_rows()
+        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 2 + "---:|" * (len(head) - 2)]
+        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        return "\n".join([*lines, "", *(f"- {note}" for note in [_PAPER_NOTE, *self.notes()])]) + "\n"
+
+    def latex(self) -> str:
+        """The same table for LaTeX (booktabs), and the notes as comments."""
+        head, rows = self._paper_rows()
+        lines = [f"% {note}" for note in [_PAPER_NOTE, *self.notes()]]
+        lines += [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule"]
+        lines += [" & ".join(map(_latex, head)) + r" \\", r"\midrule"]
+        lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+    def _paper_rows(self) -> tuple[list[str], list[list[str]]]:
+        head = ["Method", "Label", "Cases", *map(self.title, self.measures)]
+        rows = []
+        for method, found in self.summary["methods"].items():
+            for label, entry in found["labels"].items():
+                total = sum(entry["cases"].values())
+                for kind in ("mean", "pooled"):
+                    cells = []
+                    for key in self.measures:
+                        numbers = entry["measures"].get(key, {})
+                        cell = self._with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
+                        fewer = kind == "mean" and numbers and numbers["num_cases"] != total
+                        cells.append(f"{cell} (n={numbers['num_cases']})" if fewer else cell)
+                    rows.append([f"{method}, {kind}", label, str(total), *cells])
+        return head, rows
+
+    def title(self, measure: str) -> str:
+        """Name of a measure with its unit."""
+        unit = self.unit(measure)
+        tolerance = (
+            f" at {self.settings.get('tolerance_mm', 1):g} {self.distance_unit}" if measure == "surface_dice" else ""
+        )
+        return f"{MEASURES[measure].title}{tolerance}{f' [{unit}]' if unit else ''}"
+
+    @property
+    def distance_unit(self) -> str:
+        return "px" if self.settings.get("distances_in") == "pixels" else "mm"
+
+    def number(self, measure: str, value: float | None, sign: str = "") -> str:
+        """A number as tables show it."""
+        if value is None or math.isnan(value):
+            return "–"
+        if math.isinf(value):
+            return "∞"
+        return f"{value:{sign}.{2 if MEASURES[measure].unit else 4}f}"
+
+    def _with_interval(self, measure: str, value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
+        text = self.number(measure, value, sign)
+        if bounds is None or value is None:
+            return text
+        return f"{text} [{self.number(measure, bounds[0], sign)}, {self.number(measure, bounds[1], sign)}]"
+
+
+_PAPER_NOTE = (
+    "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
+    "n: cases with a finite number where that is not all of them"
+)
+
+
+def _left_out(entry: Mapping[str, Any]) -> str:
+    parts = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
+    return ", ".join(parts)
+
+
+def _csv_number(value: float) -> str:
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def _latex(text: str) -> str:
+    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#")):
+        text = text.replace(plain, escaped)
+    return text.replace("–", "--").replace("∞", r"$\infty$")
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has; NaN and infinity are None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, torch.Tensor | np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
+
+
+def _versions() -> dict[str, str]:
+    found = {"r2seg": __version__, "python": platform.python_version()}
+    for name in ("torch", "numpy", "scipy", "scikit-image", "nibabel", "SimpleITK", "pillow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

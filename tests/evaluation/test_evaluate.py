@@ -1,0 +1,293 @@
+"""r2seg-evaluate's work on files: what pairs with what, what is counted, and what is refused in one line."""
+
+import csv
+import io
+import json
+import math
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image as Picture
+
+from r2seg.data.cases import Case
+from r2seg.errors import UserError
+from r2seg.evaluation.evaluate import evaluate
+
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
+
+
+def save(path, array, affine=AFFINE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.asarray(array)
+    if path.suffix == ".png":
+        Picture.fromarray(array.astype(np.uint8)).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def volume(*boxes, shape=(6, 5, 4), dtype=np.uint8):
+    """Zeros with boxes (value, slices of the first axis)."""
+    array = np.zeros(shape, dtype)
+    for value, start, stop in boxes:
+        array[start:stop] = value
+    return array
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Two cases of two labels; 20 voxels a slice of the first axis."""
+    save(tmp_path / "ref/a.nii.gz", volume((1, 0, 2), (2, 3, 5)))
+    save(tmp_path / "out/a.nii.gz", volume((1, 0, 1), (2, 2, 5)))
+    save(tmp_path / "ref/sub/b.nii.gz", volume((1, 0, 2)))
+    save(tmp_path / "out/sub/b.nii.gz", volume((1, 0, 2)))
+    return tmp_path
+
+
+def scores(report, measure, method=None):
+    return {
+        (row.case, row.label): row.scores[measure] for row in report.rows if row.method == (method or report.main.name)
+    }
+
+
+def test_labels_are_found_in_the_references_and_scored_by_case(folders):
+    report = evaluate(folders / "out", folders / "ref")
+    assert report.labels == ("label_1", "label_2")
+    dice = scores(report, "dice")
+    assert dice[("a", "label_1")] == 2 * 20 / (20 + 40)
+    assert dice[("a", "label_2")] == 2 * 40 / (60 + 40)
+    assert dice[("sub/b", "label_1")] == 1
+    assert math.isnan(dice[("sub/b", "label_2")])
+    rows = {(row.case, row.label): row for row in report.rows}
+    assert rows[("a", "label_2")].counts == (40, 20, 0, 60)
+    assert rows[("sub/b", "label_2")].status == "both empty"
+
+
+def test_summary_counts_what_each_number_is_over(folders):
+    found = evaluate(folders / "out", folders / "ref").summary["methods"]["out"]["labels"]
+    first, second = found["label_1"]["measures"]["dice"], found["label_2"]["measures"]["dice"]
+    assert (first["mean"], first["num_cases"], first["num_nan"]) == (pytest.approx((2 / 3 + 1) / 2), 2, 0)
+    assert first["pooled"] == 2 * 60 / (60 + 80)
+    assert (second["mean"], second["num_cases"], second["num_nan"]) == (0.8, 1, 1)
+    assert found["label_2"]["cases"]["both empty"] == 1
+    assert found["label_1"]["counts"] == {"tp": 60, "fp": 0, "fn": 20, "tn": 160}
+
+
+def test_iou_of_every_row_is_d_over_2_minus_d(folders):
+    report = evaluate(folders / "out", folders / "ref")
+    for row in report.rows:
+        d, j = row.scores["dice"], row.scores["iou"]
+        assert (math.isnan(d) and math.isnan(j)) or j == pytest.approx(d / (2 - d), abs=1e-12)
+
+
+def test_volumes_are_in_millilitres_of_the_files_voxels(folders):
+    report = evaluate(folders / "out", folders / "ref", measures=["volumes"])
+    assert scores(report, "volume_ml")[("a", "label_2")] == pytest.approx(60 * 6 / 1000)
+    assert scores(report, "volume_difference_ml")[("a", "label_2")] == pytest.approx(20 * 6 / 1000)
+
+
+def test_declared_labels_can_join_values(folders):
+    report = evaluate(folders / "out", folders / "ref", labels={"any": [1, 2]})
+    assert scores(report, "dice")[("a", "any")] == 2 * 60 / (80 + 80)
+
+
+def test_ignored_pixels_and_pixels_outside_the_mask_are_not_counted(tmp_path):
+    save(tmp_path / "ref/a.nii.gz", volume((1, 0, 2), (9, 5, 6)))
+    save(tmp_path / "out/a.nii.gz", volume((1, 0, 2), (1, 4, 6)))
+    save(tmp_path / "fov/a.nii.gz", volume((1, 0, 4), (1, 5, 6)))
+    report = evaluate(tmp_path / "out", tmp_path / "ref", labels={"x": 1}, ignore_label=9, measures=["dice"])
+    assert report.rows[0].counts == (40, 20, 0, 40)
+    report = evaluate(tmp_path / "out", tmp_path / "ref", labels={"x": 1}, ignore_label=9, masks=tmp_path / "fov")
+    assert report.rows[0].counts == (40, 0, 0, 40)
+
+
+def test_surfaces_do_not_see_what_is_not_counted(tmp_path):
+    save(tmp_path / "ref/a.nii.gz", volume((1, 0, 2)))
+    save(tmp_path / "out/a.nii.gz", volume((1, 0, 2), (1, 4, 6)))
+    save(tmp_path / "fov/a.nii.gz", volume((1, 0, 4)))
+    report = evaluate(tmp_path / "out", tmp_path / "ref", masks=tmp_path / "fov", measures=["hausdorff", "lesion_f1"])
+    assert report.rows[0].scores == {"hausdorff": 0, "lesion_f1": 1}
+
+
+def test_missing_predictions_are_listed_and_count_as_total_misses(folders):
+    (folders / "out/sub/b.nii.gz").unlink()
+    report = evaluate(folders / "out", folders / "ref")
+    assert report.main.missing == ("sub/b",)
+    assert scores(report, "dice")[("sub/b", "label_1")] == 0
+    assert report.summary["methods"]["out"]["labels"]["label_1"]["cases"]["missing"] == 1
+    assert any("1 missing, scored as if nothing was predicted: sub/b" in note for note in report.notes())
+    skipped = evaluate(folders / "out", folders / "ref", missing="skip")
+    assert {row.case for row in skipped.rows} == {"a"}
+    assert skipped.main.missing == ("sub/b",)
+
+
+def test_predictions_without_a_reference_are_listed(folders):
+    save(folders / "out/c.nii.gz", volume())
+    report = evaluate(folders / "out", folders / "ref")
+    assert [path.name for path in report.main.extra] == ["c.nii.gz"]
+    assert {row.case for row in report.rows} == {"a", "sub/b"}
+
+
+def test_files_that_inference_writes_beside_label_maps_are_no_predictions(folders):
+    save(folders / "out/probabilities/a.nii.gz", volume())
+    assert evaluate(folders / "out", folders / "ref").main.extra == ()
+
+
+def test_names_follow_a_pattern_and_other_files_are_passed_over(tmp_path):
+    flat = np.zeros((4, 4))
+    flat[:2] = 255
+    for name in ("01L.png", "01L_1stHO.png", "01L_2ndHO.png"):
+        save(tmp_path / "all" / name, flat)
+    save(tmp_path / "out/01L.png", flat // 255)
+    report = evaluate(tmp_path / "out", tmp_path / "all", reference_name="{id}_1stHO")
+    assert [(row.case, row.label, row.scores["dice"]) for row in report.rows] == [("01L", "foreground", 1)]
+
+
+def test_cases_of_a_config_bring_masks_and_patients(folders):
+    save(folders / "fov.nii.gz", volume((1, 0, 1)))
+    cases = [
+        Case("x/a", (folders / "images/a.nii.gz",), folders / "ref/a.nii.gz", folders / "fov.nii.gz", "p1"),
+        Case("x/b", (folders / "images/sub/b.nii.gz",), folders / "ref/sub/b.nii.gz", None, "p2"),
+    ]
+    report = evaluate(folders / "out", cases, labels={"one": (1,), "two": (2,)})
+    rows = {(row.case, row.label): row for row in report.rows}
+    assert rows[("x/a", "one")].counts == (20, 0, 0, 0)
+    assert rows[("x/a", "one")].group == "p1"
+    assert rows[("x/b", "one")].counts == (40, 0, 0, 80)
+
+
+def test_one_file_is_scored_against_one_file_whatever_their_names(folders):
+    report = evaluate(folders / "out/a.nii.gz", folders / "ref/a.nii.gz")
+    assert scores(report, "dice")[("a", "label_2")] == 0.8
+
+
+def test_a_resampled_prediction_equals_the_one_on_the_references_grid(tmp_path):
+    save(tmp_path / "ref/a.nii.gz", volume((1, 1, 3)))
+    flipped = np.diag([-1.0, 2.0, 3.0, 1.0])
+    flipped[0, 3] = 5  # the same voxels in reverse order along the first axis
+    save(tmp_path / "out/a.nii.gz", volume((1, 1, 3))[::-1], flipped)
+    with pytest.raises(UserError, match=r"out/a\.nii\.gz: grid differs from that of .*ref/a\.nii\.gz.*--resample"):
+        evaluate(tmp_path / "out", tmp_path / "ref")
+    report = evaluate(tmp_path / "out", tmp_path / "ref", resample=True)
+    assert report.rows[0].counts == (40, 0, 0, 80)
+
+
+def test_undeclared_values_are_an_error_or_counted_as_background(folders):
+    with pytest.raises(UserError, match=r"a\.nii\.gz: holds undeclared label values 2 \(40 pixels\)"):
+        evaluate(folders / "out", folders / "ref", labels={"one": 1})
+    report = evaluate(folders / "out", folders / "ref", labels={"one": 1}, undeclared="background")
+    assert scores(report, "dice")[("a", "one")] == 2 * 20 / (20 + 40)
+    assert [row.undeclared for row in report.rows] == [60 + 40, 0]
+
+
+def test_scores_do_not_depend_on_the_number_of_workers(folders):
+    one, three = (evaluate(folders / "out", folders / "ref", workers=workers).cases_csv() for workers in (1, 3))
+    assert one == three
+
+
+def test_report_files_hold_the_same_numbers(folders, tmp_path):
+    report = evaluate(folders / "out", folders / "ref")
+    report.write(tmp_path / "report", ["csv", "json", "markdown", "latex"])
+    assert {path.name for path in (tmp_path / "report").iterdir()} == {
+        "cases.csv",
+        "summary.json",
+        "summary.md",
+        "summary.tex",
+    }
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "report/cases.csv").read_text())))
+    assert [(row["case"], row["label"], row["tp"], row["fp"], row["fn"], row["tn"]) for row in rows][1] == (
+        "a", "label_2", "40", "20", "0", "60"
+    )  # fmt: skip
+    assert (rows[1]["dice"], rows[3]["dice"]) == ("0.8", "")
+    summary = json.loads((tmp_path / "report/summary.json").read_text())
+    assert summary["schema_version"] == 1
+    assert summary["settings"]["labels"] == {"label_1": 1, "label_2": 2}
+    assert {"rules", "versions", "measures"} <= set(summary)
+    assert r"label\_2" in (tmp_path / "report/summary.tex").read_text()
+    assert "| out, mean | label_2 | 2 | 0.8000 (n=1) |" in (tmp_path / "report/summary.md").read_text()
+
+
+def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(evaluate(folders / "out", folders / "ref").terminal())
+    text = console.export_text()
+    assert "0.8333 [0.6667, 1.0000]" in text
+    assert "1 NaN" in text
+    assert "labels taken from the values of the references: label_1=1, label_2=2" in text
+
+
+# --- refused, in one line
+
+
+def refused(text, *args, **options):
+    with pytest.raises(UserError, match=text) as caught:
+        evaluate(*args, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_names_that_do_not_pair_show_two_of_each_side(folders):
+    for name in ("x", "y", "z"):
+        save(folders / f"other/{name}.nii.gz", volume())
+    refused(
+        r"holds x, y and 1 more, the references are a, sub/b; .*--reference-name", folders / "other", folders / "ref"
+    )
+
+
+def test_grids_of_other_shapes_name_both_files(folders):
+    save(folders / "out/a.nii.gz", volume(shape=(6, 5, 3)))
+    refused(
+        r"out/a\.nii\.gz: grid \(6, 5, 3\) differs from grid \(6, 5, 4\) of .*ref/a\.nii\.gz",
+        folders / "out",
+        folders / "ref",
+    )
+
+
+def test_float_masks_are_refused_with_a_value(folders):
+    save(folders / "out/a.nii.gz", volume(dtype=np.float32) + 0.25)
+    refused(r"a\.nii\.gz: label values are not integers, for example 0\.25", folders / "out", folders / "ref")
+
+
+def test_empty_and_absent_folders_are_refused(folders):
+    (folders / "empty").mkdir()
+    refused(r"empty holds no prediction", folders / "empty", folders / "ref")
+    refused(r"empty holds no reference", folders / "out", folders / "empty")
+    refused(r"nowhere: there is no such folder of references", folders / "out", folders / "nowhere")
+
+
+def test_one_folder_given_twice_is_refused(folders):
+    refused(r"is given as prediction and as reference", folders / "ref", folders / "ref")
+    refused(r"out is given twice", folders / "out", folders / "ref", against=[folders / "out"])
+
+
+def test_two_files_of_one_case_are_refused(folders):
+    save(folders / "out/a.nii", volume())
+    refused(r"a\.nii and .*a\.nii\.gz are both prediction of 'a'", folders / "out", folders / "ref")
+
+
+def test_wrong_options_say_what_is_valid(folders):
+    out, ref = folders / "out", folders / "ref"
+    refused(r"'dise' is no measure; families: all, counts", out, ref, measures=["dise"])
+    refused(r"missing is 'no': give one of miss, skip", out, ref, missing="no")
+    refused(r"reference name 'x_': write \{id\} once", out, ref, reference_name="x_")
+    refused(r"label b takes the value 1, which is that of label a", out, ref, labels={"a": 1, "b": 1})
+    refused(r"--group 'z\(\.\)' does not match the case 'a'", out, ref, group="z(.)")
+    refused(
+        r"has no field of view for a, sub/b", out, ref, masks=save(folders / "m/q.nii.gz", volume()) or folders / "m"
+    )
+
+
+def test_nothing_is_written_when_a_format_is_unknown(folders, tmp_path):
+    report = evaluate(folders / "out", folders / "ref")
+    with pytest.raises(UserError, match="'pdf' is no format"):
+        report.write(tmp_path / "report", ["csv", "pdf"])
+    assert not (tmp_path / "report").exists()
+
+
+def test_evaluation_is_imported_without_monai():
+    import subprocess
+    import sys
+
+    code = "import sys, r2seg.evaluation.evaluate; assert not {'monai', 'matplotlib', 'scipy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
