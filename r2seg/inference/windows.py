@@ -112,7 +112,10 @@ class WindowInferer(Inferer):
         blend: str = "gaussian",
     ) -> None:
         super().__init__()
-        self.size = tuple(operator.index(n) for n in size)
+        try:
+            self.size = tuple(operator.index(n) for n in size)
+        except TypeError:
+            raise ValueError(f"window size is {size!r}: give 2 or 3 whole numbers") from None
         self.plane = plane
         self.overlap = float(overlap)
         self.batch_size = operator.index(batch_size)
@@ -224,6 +227,7 @@ class WindowInferer(Inferer):
             ValueError: Window, image and network's output do not fit together.
             TypeError: The network returns something else than one tensor.
         """
+        image = _plain(image)
         shape = tuple(image.shape)
         axis = self.stream_axis(shape[1:])
         device = _device_of(network, image) if device is None else torch.device(device)
@@ -272,7 +276,7 @@ class WindowInferer(Inferer):
         dim = 0 if planar else 2 + axis
         pixels, sums, totals = _Range(dim), _Range(dim), _Range(dim)
         if not alone:
-            weight = compute_importance_map(self.size, mode=self.blend, device=device, dtype=torch.float32)
+            weight = _to_device(compute_importance_map(self.size, mode=self.blend, dtype=torch.float32), device)
         if planar and not alone:
             plane_total = weight.new_zeros([max(n) for n in zip(plane, sides, strict=True)])
             for place in places:
@@ -388,7 +392,7 @@ def _run(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
     return _plain(logits).float()
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _plain(tensor: Any) -> Any:
     return tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
 
 

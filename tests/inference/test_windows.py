@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 
 import pytest
 import torch
+from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import Inferer, SlidingWindowInferer
 from monai.inferers import SliceInferer as MonaiSliceInferer
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from r2seg.inference.windows import PLANES, WindowInferer, crop_to, pad_to, window_starts
 
@@ -115,6 +118,21 @@ def test_every_plane_shows_its_two_axes_in_r_a_s_order(plane):
     rows, columns = [n for i, n in enumerate((5, 6, 7)) if i != axis]
     for i, window in enumerate(crop_to(slices, (rows, columns))):
         assert torch.equal(window, volume[0, 0].select(axis, i))
+
+
+@pytest.mark.parametrize("plane", PLANES)
+def test_shift_by_one_row_and_two_columns_is_that_shift_on_the_planes_own_axes(plane):
+    volume = image((9, 10, 11), channels=1)
+    rows, columns = [i for i in range(3) if i != PLANES[plane]]
+    shifted = WindowInferer((12, 12), plane)(volume, lambda x: x.roll((1, 2), (2, 3)))
+    inner = shifted.narrow(2 + rows, 1, 8).narrow(2 + columns, 2, 7)
+    assert torch.equal(inner, volume.narrow(2 + rows, 0, 8).narrow(2 + columns, 0, 7))
+
+
+def test_shift_in_3d_windows_is_that_shift():
+    volume = image((9, 10, 11), channels=1)
+    shifted = WindowInferer((12, 12, 12))(volume, lambda x: x.roll((1, 2, 3), (2, 3, 4)))
+    assert torch.equal(shifted[:, :, 1:, 2:, 3:], volume[:, :, :-1, :-2, :-3])
 
 
 @pytest.mark.parametrize("blend", ["gaussian", "constant"])
@@ -244,14 +262,98 @@ def test_no_gradients_are_recorded():
     assert not logits.requires_grad
 
 
-def test_is_a_monai_inferer():
-    assert isinstance(WindowInferer((4, 4)), Inferer)
+@pytest.mark.parametrize(("size", "plane", "shape"), [*CASES, ((8, 8), "axial", (8, 8, 20))])
+def test_slabs_are_the_consumers_to_keep_and_to_change(size, plane, shape):
+    volume = image(shape)[0]
+    inferer = WindowInferer(size, plane, batch_size=3, overlap=0.6)
+    slabs = []
+    for _, logits in inferer.stream(volume, pointwise):
+        slabs.append(logits.clone())
+        logits.fill_(torch.nan)
+    joined = torch.cat(slabs, 1 + inferer.stream_axis(shape))
+    torch.testing.assert_close(joined, pointwise(volume[None])[0], rtol=1e-5, atol=1e-5)
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the tensors made within that are alive together, and their peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.alive, self.peak = {}, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        output = function(*args, **(kwargs or {}))
+        for tensor in output if isinstance(output, (tuple, list)) else [output]:
+            if isinstance(tensor, torch.Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.alive:
+                    self.alive[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.alive.pop, storage._cdata, None)
+                    self.peak = max(self.peak, sum(self.alive.values()))
+        return output
+
+
+@pytest.mark.parametrize(("size", "plane"), [((8, 6), "axial"), ((16, 12), "axial"), ((8, 6, 5), None)])
+def test_memory_does_not_grow_with_the_number_of_slices(size, plane):
+    class Volume:
+        def __init__(self, length):
+            self.shape = (2, 16, 12, length)
+
+        def __getitem__(self, index):
+            start, stop, _ = index[-1].indices(self.shape[-1])
+            return torch.ones(2, 16, 12, stop - start)
+
+    peaks = []
+    for length in (40, 400):
+        with LiveBytes() as live:
+            slices = sum(logits.shape[-1] for _, logits in WindowInferer(size, plane).stream(Volume(length), pointwise))
+        assert slices == length
+        peaks.append(live.peak)
+    assert peaks[0] > 0
+    assert peaks[1] == peaks[0]
+
+
+def test_windows_go_to_the_device_asked_for_and_logits_stay_there():
+    volume = Recorder(image((9, 8, 20))[0])  # the meta device computes shapes only
+    slabs = list(WindowInferer((4, 4), "axial").stream(volume, pointwise, device="meta"))
+    assert {logits.device.type for _, logits in slabs} == {"meta"}
+    assert [slab.stop for slab, _ in slabs] == [4, 8, 12, 16, 20]
+    asked = [index[3].indices(20)[:2] for index in volume.asked]
+    assert asked == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("inputs_on", ["cpu", "cuda"])
+@pytest.mark.parametrize(("size", "plane", "shape"), CASES)
+def test_cuda_equals_cpu_and_logits_come_back_to_the_inputs_device(size, plane, shape, inputs_on):
+    network = convolution(len(size)).double()  # no TF32
+    inferer = WindowInferer(size, plane, batch_size=3)
+    inputs = image(shape).double()
+    expected = inferer(inputs, network)
+    logits = inferer(inputs.to(inputs_on), network.cuda())
+    assert logits.device.type == inputs_on
+    torch.testing.assert_close(logits.cpu(), expected, rtol=1e-5, atol=1e-5)
+    axis = inferer.stream_axis(shape)
+    slabs = [logits for _, logits in inferer.stream(inputs[0].to(inputs_on), network)]
+    assert all(logits.is_cuda for logits in slabs)
+    torch.testing.assert_close(torch.cat(slabs, 1 + axis).cpu(), expected[0], rtol=1e-5, atol=1e-5)
+
+
+def test_is_a_monai_inferer_that_a_bundle_can_name():
+    parser = ConfigParser(
+        {"inferer": {"_target_": "r2seg.inference.windows.WindowInferer", "size": [4, 4], "plane": "axial"}}
+    )
+    inferer = parser.get_parsed_content("inferer")
+    assert isinstance(inferer, Inferer)
+    assert (inferer.size, inferer.plane, inferer.overlap) == ((4, 4), "axial", 0.25)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"size": (4,)}, r"size is \[4\]"),
+        ({"size": 4}, "size is 4: give 2 or 3"),
+        ({"size": (4, 1.5)}, r"size is \(4, 1.5\): give 2 or 3 whole"),
         ({"size": (4, 0)}, r"size is \[4, 0\]"),
         ({"size": (4, 4), "plane": "transversal"}, "'transversal': give one of axial, coronal, sagittal"),
         ({"size": (4, 4, 4), "plane": "axial"}, r"\[4, 4, 4\] is 3-D but plane is 'axial'"),
