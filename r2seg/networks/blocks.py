@@ -39,11 +39,11 @@ def make_act(act: Act, *, inplace: bool = False) -> nn.Module:
 
 
 def make_norm(spatial_dims: int, channels: int, norm: Norm) -> nn.Module:
-    """Return a normalization with learned scale and shift; ``group`` takes 8 groups where 8 divides the channels."""
+    """Return a normalization with learned scale and shift; ``group`` takes at most 8 groups, of two channels or more."""
     makers = {
         "batch": lambda: (nn.BatchNorm2d, nn.BatchNorm3d)[spatial_dims - 2](channels),
         "instance": lambda: (nn.InstanceNorm2d, nn.InstanceNorm3d)[spatial_dims - 2](channels, affine=True),
-        "group": lambda: nn.GroupNorm(math.gcd(channels, 8), channels),
+        "group": lambda: nn.GroupNorm(math.gcd(channels, min(8, max(1, channels // 2))), channels),
         "none": nn.Identity,
     }
     return choose("norm", norm, makers)()
@@ -262,9 +262,10 @@ class Unit(nn.Module):
 
     @torch.jit.unused
     def _recompute(self, x: Tensor) -> Tensor:
-        return checkpoint(
-            self._compute, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(self))
-        )
+        if torch.compiler.is_compiling():  # a compiled graph writes the statistics once, and takes no context
+            return checkpoint(self._compute, x, use_reentrant=False)
+        contexts = lambda: (nullcontext(), _statistics_kept(self))  # noqa: E731
+        return checkpoint(self._compute, x, use_reentrant=False, context_fn=contexts)
 
 
 @contextmanager
