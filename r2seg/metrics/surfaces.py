@@ -71,7 +71,8 @@ def hausdorff(distances: SurfaceDistances, percentile: float = 100) -> Tensor:
 
     Shape: () float64.
     """
-    return torch.stack([_percentile(d, percentile) for d in _directions(distances)]).max()
+    found = [_percentile(direction, percentile) for direction in _directions(distances) if direction.numel()]
+    return torch.stack(found).max() if found else torch.tensor(torch.nan, dtype=torch.float64)
 
 
 def average_surface_distance(distances: SurfaceDistances) -> Tensor:
@@ -101,8 +102,6 @@ def _directions(distances: SurfaceDistances) -> tuple[Tensor, Tensor]:
 
 def _percentile(distances: Tensor, percentile: float) -> Tensor:
     """Linear interpolation between ranks; torch.quantile refuses more than 16 million values."""
-    if not distances.numel():
-        return torch.tensor(-torch.inf, dtype=torch.float64)
     ranked = distances.sort().values
     position = (len(ranked) - 1) * percentile / 100
     low = int(position)

@@ -1,4 +1,4 @@
-"""Counts against hand-counted pixels and scikit-style sets, and the rules for empty masks."""
+"""Counts against hand-counted pixels and sets, and the rules for empty masks."""
 
 import math
 

@@ -1,0 +1,220 @@
+"""Every measure against an implementation that is not ours, on 200 random masks: 2-D and 3-D, anisotropic, some empty."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+
+from r2seg import metrics
+
+NUM_SHAPES = 200
+
+
+def random_masks():
+    """Pairs (prediction, reference, spacing): blobs and dust, every tenth side empty, some sizes 1."""
+    generator = np.random.default_rng(7)
+    for index in range(NUM_SHAPES):
+        dims = 2 + index % 2
+        shape = generator.integers(1 if index % 9 == 0 else 4, (25, 25, 9)[:dims])
+        masks = []
+        for side in range(2):
+            noise = generator.normal(size=shape)
+            smooth = ndimage.gaussian_filter(noise, generator.uniform(0, 1.5))
+            mask = smooth > np.quantile(smooth, generator.uniform(0.3, 0.95))
+            masks.append(mask & ((index + 3 * side) % 10 != 0))
+        if index % 4 == 0:  # alike, as predictions are
+            masks[0] = masks[1] ^ (generator.random(shape) < 0.05)
+        if index % 40 == 0:
+            masks = [np.zeros(shape, bool)] * 2
+        yield masks[0], masks[1], generator.uniform(0.3, 4, dims)
+
+
+MASKS = list(random_masks())
+
+
+def tensors(*arrays):
+    return (torch.from_numpy(np.ascontiguousarray(array)) for array in arrays)
+
+
+def test_the_masks_hold_empty_ones_of_every_kind():
+    kinds = {(p.any().item(), r.any().item()) for p, r, _ in MASKS}
+    assert kinds == {(False, False), (False, True), (True, False), (True, True)}
+    assert len(MASKS) == NUM_SHAPES
+
+
+def equal(ours, theirs, tolerance=1e-6):
+    if math.isnan(theirs) or math.isinf(theirs):
+        return str(float(ours)) == str(float(theirs))
+    return abs(float(ours) - theirs) <= tolerance
+
+
+def test_scores_of_counts_equal_scikit_learns():
+    from sklearn import metrics as sk
+
+    nan = float("nan")
+    warnings.simplefilter("ignore")
+    for prediction, reference, _ in MASKS:
+        p, r = prediction.ravel().astype(int), reference.ravel().astype(int)
+        counts = metrics.count_confusion(*tensors(prediction, reference), 1)
+        both_labels = p.any() and r.any() and not p.all() and not r.all()
+        expected = {
+            metrics.dice: sk.f1_score(r, p, zero_division=nan) if p.any() or r.any() else nan,
+            metrics.iou: sk.jaccard_score(r, p) if p.any() or r.any() else nan,
+            metrics.sensitivity: sk.recall_score(r, p, zero_division=nan),
+            metrics.specificity: sk.recall_score(r, p, pos_label=0, zero_division=nan),
+            metrics.precision: sk.precision_score(r, p, zero_division=nan),
+            metrics.accuracy: sk.accuracy_score(r, p),
+            metrics.balanced_accuracy: sk.balanced_accuracy_score(r, p) if r.any() and not r.all() else nan,
+            metrics.matthews: sk.matthews_corrcoef(r, p) if both_labels else nan,
+        }
+        for score, value in expected.items():
+            assert equal(score(counts), value), (score.__name__, float(score(counts)), value)
+        jaccard = expected[metrics.iou]
+        assert equal(metrics.threshold_jaccard(counts), 0.0 if jaccard < 0.65 else jaccard)
+
+
+def brute_surface(mask):
+    return mask & ~ndimage.binary_erosion(mask)
+
+
+def test_surface_scores_equal_all_pairs_of_surface_points():
+    for prediction, reference, spacing in MASKS:
+        points = [np.argwhere(brute_surface(mask)) * spacing for mask in (prediction, reference)]
+        ours = metrics.surface_distances(*tensors(prediction, reference), spacing)
+        if len(points[0]) and len(points[1]):
+            table = cdist(*points)
+            to_reference, to_prediction = table.min(axis=1), table.min(axis=0)
+            both = np.concatenate([to_reference, to_prediction])
+            expected = {
+                "hd": both.max(),
+                "hd95": max(np.percentile(to_reference, 95), np.percentile(to_prediction, 95)),
+                "assd": both.mean(),
+                "nsd": (both <= 1.7).mean(),
+            }
+        else:
+            distance, share = (np.nan, np.nan) if len(points[0]) == len(points[1]) else (np.inf, 0.0)
+            expected = {"hd": distance, "hd95": distance, "assd": distance, "nsd": share}
+        assert equal(metrics.hausdorff(ours), expected["hd"], 1e-9)
+        assert equal(metrics.hausdorff(ours, percentile=95), expected["hd95"], 1e-9)
+        assert equal(metrics.average_surface_distance(ours), expected["assd"], 1e-9)
+        assert equal(metrics.surface_dice(ours, 1.7), expected["nsd"], 1e-9)
+
+
+def test_surface_scores_equal_monais():
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
+
+    compared = 0
+    for prediction, reference, spacing in MASKS[::2]:
+        if not (prediction.any() and reference.any()) or 1 in prediction.shape:
+            continue  # MONAI has other rules for empty masks and no 1-pixel axes
+        compared += 1
+        p, r = (mask[None, None].float() for mask in tensors(prediction, reference))
+        options = {"include_background": True, "spacing": list(spacing)}
+        ours = metrics.surface_distances(p[0, 0], r[0, 0], spacing)
+        assert equal(metrics.hausdorff(ours), float(compute_hausdorff_distance(p, r, **options)), 1e-3)
+        assert equal(
+            metrics.hausdorff(ours, 95), float(compute_hausdorff_distance(p, r, percentile=95, **options)), 1e-3
+        )
+        theirs = float(compute_average_surface_distance(p, r, symmetric=True, **options))
+        assert equal(metrics.average_surface_distance(ours), theirs, 1e-3)
+        assert equal(metrics.surface_dice(ours, 1.7), float(compute_surface_dice(p, r, [1.7], **options)), 1e-6)
+    assert compared > 50
+
+
+def test_distances_follow_a_sheared_grid():
+    first, second = np.zeros((2, 5, 5), bool)
+    first[1, 1] = second[2, 3] = True
+    matrix = np.array([[2.0, 1.0], [0.0, 3.0]])
+    distances = metrics.surface_distances(*tensors(first, second), matrix)
+    assert equal(metrics.hausdorff(distances), float(np.linalg.norm(matrix @ [1, 2])), 1e-12)
+
+
+def test_wrong_shapes_of_masks_and_spacing_are_refused():
+    with pytest.raises(ValueError, match=r"spacing_mm of shape \(3,\) against masks of 2 axes"):
+        metrics.surface_distances(torch.ones(2, 2), torch.ones(2, 2), (1, 1, 1))
+    with pytest.raises(ValueError, match=r"reference of shape \(3,\) against prediction of \(2,\)"):
+        metrics.surface_distances(torch.ones(2), torch.ones(3))
+
+
+def test_lesions_equal_components_of_scikit_image():
+    from skimage.measure import label
+
+    for prediction, reference, _ in MASKS:
+        components = [label(mask, connectivity=mask.ndim) for mask in (prediction, reference)]
+        found = [len(set(components[1][prediction]) - {0}), len(set(components[0][reference]) - {0})]
+        missed, false = components[1].max() - found[0], components[0].max() - found[1]
+        counts = metrics.count_components(*tensors(prediction, reference))
+        assert counts.tolist() == [found[0], missed, false]
+        total = 2 * found[0] + missed + false
+        assert equal(metrics.detection_f1(counts), 2 * found[0] / total if total else float("nan"))
+
+
+def test_centerline_dice_equals_its_definition_on_skeletons():
+    from skimage.morphology import skeletonize
+
+    for prediction, reference, _ in MASKS:
+        counts = metrics.centerline_counts(*tensors(prediction, reference))
+        if not prediction.any() and not reference.any():
+            expected = float("nan")
+        elif not prediction.any() or not reference.any():
+            expected = 0.0
+        else:
+            lines = [set(map(tuple, np.argwhere(skeletonize(mask)))) for mask in (prediction, reference)]
+            pixels = [set(map(tuple, np.argwhere(mask))) for mask in (prediction, reference)]
+            right, found = len(lines[0] & pixels[1]) / len(lines[0]), len(lines[1] & pixels[0]) / len(lines[1])
+            expected = 2 * right * found / (right + found) if right + found else 0.0
+        assert equal(metrics.centerline_dice(counts), expected)
+
+
+def test_a_thin_break_costs_centerline_dice_more_than_dice():
+    reference = torch.zeros(60, 21)
+    reference[:, 9:12] = 1
+    broken, thin = reference.clone(), reference.clone()
+    broken[20:40] = 0
+    thin[:, [9, 11]] = 0
+    score = lambda mask: float(metrics.centerline_dice(metrics.centerline_counts(mask, reference)))  # noqa: E731
+    assert score(thin) > 0.97 > score(broken)
+
+
+def test_scores_of_probabilities_equal_scikit_learns_at_the_files_precision():
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    generator = np.random.default_rng(3)
+    for _, reference, _ in MASKS:
+        raw = np.clip(0.5 + 0.2 * (reference - 0.3) + 0.3 * generator.normal(size=reference.shape), 0, 1)
+        probability = np.round(raw * 65535) / 65535
+        histogram = metrics.probability_histogram(*tensors(probability, reference))
+        r, p = reference.ravel(), probability.ravel()
+        assert equal(metrics.roc_auc(histogram), roc_auc_score(r, p) if 0 < r.sum() < r.size else float("nan"))
+        assert equal(metrics.average_precision(histogram), average_precision_score(r, p) if r.any() else float("nan"))
+        edges = np.linspace(0, 1, 16)
+        bins = np.clip(np.searchsorted(edges, p, side="left") - 1, 0, 14)
+        gaps = [abs(r[bins == b].sum() - p[bins == b].sum()) for b in range(15)]
+        assert equal(metrics.calibration_error(histogram), sum(gaps) / r.size)
+
+
+def test_counts_at_a_threshold_are_those_of_the_thresholded_map():
+    generator = np.random.default_rng(4)
+    probability = np.round(generator.random((20, 20)) * 65535) / 65535
+    reference = generator.random((20, 20)) < probability
+    histogram = metrics.probability_histogram(*tensors(probability, reference))
+    for threshold in (0.0, 0.25, 0.5, probability[3, 3], 0.99999, 1.0):
+        expected = metrics.count_confusion(*tensors(probability >= threshold, reference), 1)
+        assert int(metrics.counts_at(histogram, threshold).tp) == int(expected.tp)
+        assert int(metrics.counts_at(histogram, threshold).fp) == int(expected.fp)
+    candidates = np.unique(probability)
+    scores = [
+        float(metrics.dice(metrics.count_confusion(*tensors(probability >= t, reference), 1))) for t in candidates
+    ]
+    threshold, best = metrics.best_threshold(histogram)
+    assert equal(best, max(scores))
+    assert equal(metrics.dice(metrics.counts_at(histogram, threshold)), max(scores))
+
+
+def test_logits_are_refused_as_probabilities():
+    with pytest.raises(ValueError, match=r"a probability is -2: expected 0 to 1"):
+        metrics.probability_histogram(torch.tensor([-2.0, 0.5]), torch.tensor([0, 1]))
