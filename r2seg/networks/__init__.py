@@ -11,9 +11,12 @@ import types
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from r2seg.networks.backboned_unet import BackbonedUNet
 from r2seg.networks.base import Encoder, SegmentationNetwork
 from r2seg.networks.r2unet import AttentionR2UNet, R2UNet, RUNet
+from r2seg.networks.ternausnet import TernausNet
 from r2seg.networks.unet import AttentionUNet, PlainUNet, ResidualUNet
+from r2seg.networks.upernet import UPerNet
 
 NETWORKS: dict[str, type[SegmentationNetwork]] = {
     "PlainUNet": PlainUNet,
@@ -22,7 +25,9 @@ NETWORKS: dict[str, type[SegmentationNetwork]] = {
     "RUNet": RUNet,
     "R2UNet": R2UNet,
     "AttentionR2UNet": AttentionR2UNet,
-    # Networks on torchvision backbones: BackbonedUNet, TernausNet, UPerNet
+    "BackbonedUNet": BackbonedUNet,
+    "TernausNet": TernausNet,
+    "UPerNet": UPerNet,
 }
 
 __all__ = [

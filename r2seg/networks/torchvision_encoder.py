@@ -25,7 +25,8 @@ import torchvision.models
 from torch import Tensor, nn
 from torchvision.models import vgg
 
-from r2seg.networks.base import SegmentationNetwork
+from r2seg.networks.base import SegmentationNetwork, by
+from r2seg.networks.blocks import Norm
 from r2seg.networks.weights import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -127,12 +128,17 @@ class TorchvisionEncoder(nn.Module):
         return super().train(mode and not self.freeze)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        if image.shape[2] < self.least_size or image.shape[3] < self.least_size:
-            raise ValueError(
-                f"an image of {image.shape[2]} x {image.shape[3]} is too small for {self.backbone}: "
-                f"the least size is {self.least_size} x {self.least_size}"
-            )
+        if not torch.jit.is_scripting():
+            self.check_size(image)
         return self.trunk(image)
+
+    @torch.jit.unused
+    def check_size(self, image: Tensor) -> None:
+        """Refuse an image below ``least_size``, unless a trace records it: sizes are tensors there."""
+        if not torch.jit.is_tracing() and min(image.shape[2], image.shape[3]) < self.least_size:
+            raise ValueError(
+                f"image is {by(image.shape[2:])} pixels: {self.backbone} needs at least {by([self.least_size] * 2)}"
+            )
 
     def torchvision_names(self) -> dict[str, str]:
         """Own state dict key -> that of torchvision's model: "trunk.1.layer1.0.conv1.weight" -> "layer1.0.conv1.weight"."""
@@ -172,15 +178,46 @@ class TorchvisionEncoder(nn.Module):
 
 
 class BackboneNetwork(SegmentationNetwork):
-    """A network whose ``encoder`` may hold trained weights: its parameters come in two groups, for two learning rates."""
+    """A 2-D network on an ``encoder`` that may hold trained weights: parameters in two groups, for two learning rates."""
 
-    supported_spatial_dims = (2,)
-    encoder: nn.Module
+    supported_spatial_dims: tuple[int, ...] = (
+        2,
+    )  # annotated: TorchScript would read the base class's annotations otherwise
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         if spatial_dims != 2:
             raise ValueError(f"spatial_dims is {spatial_dims}: {type(self).__name__} is 2-D only, set spatial_dims: 2")
         super().__init__(spatial_dims, in_channels, out_channels)
+
+    def _finish(self, *, deepest_norm: Norm = "none") -> None:
+        """To be called when all parts are there; ``deepest_norm`` is what the decoder applies to the deepest map."""
+        least = getattr(self.encoder, "least_size", self.encoder.reductions[-1][0])
+        self.least_size = (least, least)
+        trained = not getattr(self.encoder, "freeze", False)
+        if trained and any(isinstance(module, nn.BatchNorm2d) for module in self.encoder.modules()):
+            deepest_norm = "instance" if deepest_norm == "instance" else "batch"
+        self.deepest_norm = deepest_norm
+        self.to(memory_format=torch.channels_last)
+
+    @torch.jit.unused
+    def check_image(self, image: Tensor) -> None:
+        """Refuse what the base class refuses, and a deepest map with a single value to normalize over."""
+        super().check_image(image)
+        if torch.jit.is_tracing() or not (
+            self.deepest_norm == "instance" or (self.deepest_norm == "batch" and self.training)
+        ):
+            return
+        # least_size leaves the deepest map one pixel, and another comes with each further reduction.
+        least, reduction = self.least_size[0], self.encoder.reductions[-1][0]
+        num_values = 1 if self.deepest_norm == "instance" else image.shape[0]
+        for size in image.shape[2:]:
+            num_values *= 1 + (size - least) // reduction
+        if num_values < 2:
+            batch = "" if self.deepest_norm == "instance" else ", or two images a batch"
+            raise ValueError(
+                f"image is {by(image.shape[2:])} pixels, one in the deepest map, and {self.deepest_norm} norm needs two "
+                f"there: give at least {by((least, least + reduction))}{batch}"
+            )
 
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Those of the encoder that hold trained weights, frozen or not; none where it started at random.
@@ -245,8 +282,15 @@ def _torchvision_trunk(name: str, in_channels: int) -> _Trunk:
     names = backbone_names()
     if name not in names:
         raise _unknown(name, names)
-    # VGG's classifier, 90 % of its weights, is left out before it is built.
-    model = _vgg(name) if name.startswith("vgg") else torchvision.models.get_model(name, weights=None)
+    family = next(prefix for prefix in _CHAINS if name.startswith(prefix))
+    # VGG's classifier, 90 % of its weights, is left out before it is built. RegNet and Swin compute their widths with tensors,
+    # which a default device of "meta" would leave without values.
+    device = torch.get_default_device()
+    if family == "vgg":
+        model = _vgg(name)
+    else:
+        with torch.device("cpu" if family in ("regnet", "swin") else device):
+            model = torchvision.models.get_model(name, weights=None).to(device)
     if in_channels != 3:
         path, conv = next((path, module) for path, module in model.named_modules() if isinstance(module, nn.Conv2d))
         stem = nn.Conv2d(
@@ -254,7 +298,6 @@ def _torchvision_trunk(name: str, in_channels: int) -> _Trunk:
         )
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         model.set_submodule(path, stem)
-    family = next(prefix for prefix in _CHAINS if name.startswith(prefix))
     return _cut(_CHAINS[family](model), in_channels, channels_last=family == "swin")
 
 
@@ -343,13 +386,16 @@ def _timm_trunk(name: str, in_channels: int, pretrained: bool | str) -> _TimmTru
     if pretrained is True:
         logger.warning("timm fetches the weights of %s unless its cache holds them", name)
     try:
-        model = timm.create_model(name, pretrained=bool(pretrained), features_only=True, in_chans=in_channels, **file)
+        with torch.device("cpu"):
+            model = timm.create_model(
+                name, pretrained=bool(pretrained), features_only=True, in_chans=in_channels, **file
+            )
     except (OSError, RuntimeError, ValueError) as error:
         remedy = (
             "set pretrained: PATH to a state dict of this model" if pretrained is True else "choose another backbone"
         )
         raise ValueError(f"timm made no backbone of {name} ({str(error).splitlines()[0]}): {remedy}") from error
-    return _TimmTrunk(model)
+    return _TimmTrunk(model.to(torch.get_default_device()))
 
 
 def _unknown(name: str, names: list[str]) -> ValueError:

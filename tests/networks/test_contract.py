@@ -24,6 +24,9 @@ SMALL: dict[str, dict] = {}
 for _name in NETWORKS:
     if "channels" in network_options(_name):
         SMALL.setdefault(_name, {"channels": [4, 6, 8]})
+SMALL["BackbonedUNet"] = {"backbone": "resnet18", "decoder_channels": [16, 8, 8, 4, 4]}
+SMALL["TernausNet"] = {"num_filters": 4}
+SMALL["UPerNet"] = {"backbone": "resnet18", "pyramid_channels": 16, "pool_channels": 8, "auxiliary": True}
 
 # What a network cannot do, with the reason; docs/networks.md lists the same.
 CANNOT: dict[str, dict[str, str]] = {}
@@ -39,9 +42,12 @@ def small(name: str, dims: int, **options) -> torch.nn.Module:
 
 
 def image_for(network: torch.nn.Module, *more: int, batch: int = 2) -> torch.Tensor:
-    """A random image of twice the network's least size, plus ``more`` pixels along the first axes."""
+    """A random image of two pixels in the deepest map, plus ``more`` pixels along the first axes."""
     torch.manual_seed(1)
-    size = [2 * least + extra for least, extra in zip(network.least_size, (*more, 0, 0, 0), strict=False)]
+    size = [
+        2 * reduction + extra
+        for reduction, extra in zip(network.encoder.reductions[-1], (*more, 0, 0, 0), strict=False)
+    ]
     return torch.randn(batch, IN_CHANNELS, *size)
 
 

@@ -126,8 +126,27 @@ def test_every_backbone_builds_and_reduces_by_32(name):
 def test_every_family_of_the_issue_is_among_the_names():
     names = backbone_names()
     for prefix in (
-        *"vgg11 vgg13_bn vgg16 vgg19_bn resnet152 resnext101_64x4d wide_resnet101_2 densenet161 efficientnet_b7".split(),
-        *"efficientnet_v2_l mobilenet_v2 mobilenet_v3_large convnext_large regnet_x_8gf mnasnet1_3 shufflenet_v2_x2_0 swin_b".split(),
+        *[
+            "vgg11",
+            "vgg13_bn",
+            "vgg16",
+            "vgg19_bn",
+            "resnet152",
+            "resnext101_64x4d",
+            "wide_resnet101_2",
+            "densenet161",
+            "efficientnet_b7",
+        ],
+        *[
+            "efficientnet_v2_l",
+            "mobilenet_v2",
+            "mobilenet_v3_large",
+            "convnext_large",
+            "regnet_x_8gf",
+            "mnasnet1_3",
+            "shufflenet_v2_x2_0",
+            "swin_b",
+        ],
     ):
         assert prefix in names
 
@@ -158,9 +177,7 @@ def test_the_least_size_passes_and_one_pixel_less_is_refused_by_name(name):
     assert least == {"vgg11": 32, "densenet121": 29, "convnext_tiny": 32, "swin_t": 4}.get(name, 1)
     assert encoder(torch.zeros(1, 1, least, least))[-1].shape[2:] == (1, 1)
     if least > 1:
-        with pytest.raises(
-            ValueError, match=f"40 x {least - 1} is too small for {name}: the least size is {least} x {least}"
-        ):
+        with pytest.raises(ValueError, match=f"40 x {least - 1} pixels: {name} needs at least {least} x {least}"):
             encoder(torch.zeros(1, 1, 40, least - 1))
 
 
@@ -197,6 +214,13 @@ def test_a_file_whose_stem_has_the_images_channels_already_is_taken_as_it_is(tmp
     model.conv1 = nn.Conv2d(2, 64, 7, bias=False)
     encoder = TorchvisionEncoder("resnet18", in_channels=2, pretrained=saved(model, tmp_path))
     assert torch.equal(encoder.trunk[0].conv1.weight, model.conv1.weight)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "regnet_y_400mf", "swin_t", "efficientnet_b0"])
+def test_a_backbone_builds_on_the_meta_device_where_configs_are_tried(name):
+    with torch.device("meta"):
+        encoder = TorchvisionEncoder(name, in_channels=1)
+    assert all(tensor.is_meta for tensor in encoder.state_dict().values()) and len(encoder.channels) >= 4
 
 
 def test_unknown_names_list_the_nearest():

@@ -1,0 +1,222 @@
+"""UPerNet (Xiao et al., arXiv:1807.10221): a feature pyramid over any encoder, with pyramid pooling on its deepest map."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from r2seg.networks.base import Encoder
+from r2seg.networks.blocks import Norm, Unit, choose, make_act, make_conv, make_conv_layer, make_norm
+from r2seg.networks.encoders import ConvEncoder
+from r2seg.networks.torchvision_encoder import BackboneNetwork, TorchvisionEncoder
+
+# Encoders of our own units, by name: six levels, so that the deepest map is at 1/32 as in a backbone.
+_UNITS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "residual": {"residual": True},
+    "recurrent": {"steps": 2},
+    "recurrent_residual": {"steps": 2, "residual": True},
+}
+_CHANNELS = (16, 32, 64, 128, 256, 512)
+
+
+class UPerNet(BackboneNetwork):
+    """UPerNet: pyramid pooling and a feature pyramid over the maps of any encoder; the logits at 1/4 are resized to the image.
+
+    Large receptive field for little memory: widths 256 at a quarter of the resolution. For fine vessels choose ``finest: 1`` or
+    a U-Net.
+
+    Args:
+        spatial_dims: 2.
+        in_channels: Channels of the image; a pretrained stem is adapted to them.
+        out_channels: Channels of the logits.
+        backbone: A torchvision name such as "resnet50", or "timm:NAME"; or units of our own: ``plain``, ``residual``,
+            ``recurrent`` (RU-Net's) or ``recurrent_residual`` (R2U-Net's). In Python, an Encoder as well.
+        pretrained: Torchvision's ImageNet weights (fetched once), a local file with such, or none.
+        freeze_backbone: Train the decoder only; BatchNorm statistics of the backbone stay as well.
+        backbone_options: For units of our own: ``channels`` (default 16 to 512 in six levels), ``strides``, ``steps``,
+            ``norm_per_step`` and what else :class:`~r2seg.networks.blocks.Unit` takes.
+        finest: Reduction of the finest map that takes part, and the one at which the logits are made.
+        pyramid_channels: Width of the feature pyramid.
+        pool_channels: Width of each pooled map.
+        pool_sizes: Bins per axis of each pooled map.
+        norm: Normalization in the decoder.
+        auxiliary: Have a second head on the second-deepest map, for deep supervision through ``forward_with_auxiliary``; the
+            original weighs its loss by 0.4.
+
+    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W), any size from ``least_size``.
+
+    Raises:
+        ValueError: An option that does not fit, or an image below ``least_size``.
+    """
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        backbone: str | Encoder = "resnet50",
+        pretrained: bool | str = False,
+        freeze_backbone: bool = False,
+        backbone_options: Mapping[str, Any] | None = None,
+        finest: int = 4,
+        pyramid_channels: int = 256,
+        pool_channels: int = 512,
+        pool_sizes: Sequence[int] = (1, 2, 3, 6),
+        norm: Norm = "batch",
+        auxiliary: bool = False,
+    ) -> None:
+        super().__init__(spatial_dims, in_channels, out_channels)
+        self.encoder = _make_encoder(backbone, in_channels, pretrained, freeze_backbone, backbone_options or {})
+        reductions = [max(reduction) for reduction in self.encoder.reductions]
+        self.first = sum(reduction < finest for reduction in reductions)
+        if len(reductions) - self.first < 2:
+            raise ValueError(
+                f"finest is {finest} but the encoder's maps are at reductions {reductions}: give one that leaves two"
+            )
+        widths = self.encoder.channels[self.first :]
+        self.decoder = UPerDecoder(
+            widths, channels=pyramid_channels, pool_channels=pool_channels, pool_sizes=pool_sizes, norm=norm
+        )
+        self.head = make_conv(2, pyramid_channels, out_channels, 1, bias=True)
+        self.auxiliary_head = (
+            nn.Sequential(
+                make_conv_layer(2, widths[-2], max(1, widths[-2] // 4), norm=norm),
+                make_conv(2, max(1, widths[-2] // 4), out_channels, 1, bias=True),
+            )
+            if auxiliary
+            else None
+        )
+        self._finish(deepest_norm=norm)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            self.check_image(image)
+        return _resize(self.head(self.decoder(self.encoder(image)[self.first :])), image)
+
+    @torch.jit.unused
+    def forward_with_auxiliary(self, image: Tensor) -> list[Tensor]:
+        """Logits of the network and, where it was built with ``auxiliary``, of the second head: for training only.
+
+        Shape: (B, in_channels, H, W) -> one or two times (B, out_channels, H, W).
+        """
+        self.check_image(image)
+        maps = self.encoder(image)[self.first :]
+        logits = [self.head(self.decoder(maps))]
+        if self.auxiliary_head is not None:
+            logits.append(self.auxiliary_head(maps[-2]))
+        return [_resize(x, image) for x in logits]
+
+
+class UPerDecoder(nn.Module):
+    """Pyramid pooling on the deepest map, a top-down feature pyramid on the others, all fused on the finest.
+
+    Shape: [(B, in_channels[i], *S_i)], finest first -> (B, channels, *S_0).
+    """
+
+    def __init__(
+        self, in_channels: Sequence[int], *, channels: int, pool_channels: int, pool_sizes: Sequence[int], norm: Norm
+    ) -> None:
+        super().__init__()
+        self.pooling = PyramidPooling(in_channels[-1], pool_channels, pool_sizes, norm)
+        self.deepest = make_conv_layer(2, self.pooling.out_channels, channels, norm=norm)
+        self.laterals = nn.ModuleList(make_conv_layer(2, width, channels, 1, norm=norm) for width in in_channels[:-1])
+        self.smooths = nn.ModuleList(make_conv_layer(2, channels, channels, norm=norm) for _ in in_channels[:-1])
+        self.fuse = make_conv_layer(2, len(in_channels) * channels, channels, norm=norm)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = self.deepest(self.pooling(maps[-1]))
+        laterals: list[Tensor] = []
+        for lateral, given in zip(self.laterals, maps):  # noqa: B905 (the deepest map has none; strict is unknown to TorchScript)
+            laterals.append(lateral(given))
+        sums: list[Tensor] = [x]
+        for index in range(len(laterals)):  # from the second-deepest up
+            lateral_map = laterals[len(laterals) - 1 - index]
+            x = lateral_map + _resize(x, lateral_map)
+            sums.append(x)
+        levels: list[Tensor] = []
+        for index, smooth in enumerate(self.smooths):  # finest first
+            levels.append(_resize(smooth(sums[len(sums) - 1 - index]), laterals[0]))
+        levels.append(_resize(sums[0], laterals[0]))
+        return self.fuse(torch.cat(levels, dim=1))
+
+
+class PyramidPooling(nn.Module):
+    """The map itself and, beside it, its averages over 1, 2, 3 and 6 bins an axis, each convolved and resized to the map.
+
+    Pyramid pooling of PSPNet (Zhao et al., arXiv:1612.01105), in UPerNet's order: normalization after resizing. The 1x1
+    convolution commutes with the resizing, so it runs on the few bins.
+
+    Shape: (B, in_channels, *S) -> (B, in_channels + len(sizes) * channels, *S).
+    """
+
+    def __init__(self, in_channels: int, channels: int, sizes: Sequence[int], norm: Norm) -> None:
+        super().__init__()
+        self.sizes: list[int] = [int(size) for size in sizes]
+        self.convs = nn.ModuleList(make_conv(2, in_channels, channels, 1, bias=norm == "none") for _ in sizes)
+        self.norms = nn.ModuleList(
+            nn.Sequential(make_norm(2, channels, norm), make_act("relu", inplace=True)) for _ in sizes
+        )
+        self.out_channels = in_channels + len(self.sizes) * channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: list[Tensor] = [x]
+        for size, conv, norm in zip(self.sizes, self.convs, self.norms):  # noqa: B905 (strict is unknown to TorchScript)
+            bins = average_bins(x, size)
+            maps.append(norm(_resize(conv(bins), x)))
+        return torch.cat(maps, dim=1)
+
+
+def average_bins(x: Tensor, num_bins: int) -> Tensor:
+    """What ``F.adaptive_avg_pool2d`` gives, written as two matrix products: exported, the pooling layer holds one input size.
+
+    y = P_h x P_w^T,  row i of P averages pixels floor(i n / k) to ceil((i + 1) n / k), n pixels and k bins.
+
+    Shape: (B, C, H, W) -> (B, C, num_bins, num_bins).
+    """
+    rows = _averaging_matrix(num_bins, x.shape[2], x)
+    columns = _averaging_matrix(num_bins, x.shape[3], x)
+    return torch.matmul(torch.matmul(rows, x), columns.transpose(0, 1))
+
+
+def _averaging_matrix(num_bins: int, num_pixels: int, like: Tensor) -> Tensor:
+    bins = torch.arange(num_bins, device=like.device).unsqueeze(1)
+    pixels = torch.arange(num_pixels, device=like.device).unsqueeze(0)
+    starts = torch.div(bins * num_pixels, num_bins, rounding_mode="floor")
+    ends = torch.div((bins + 1) * num_pixels + num_bins - 1, num_bins, rounding_mode="floor")
+    inside = ((pixels >= starts) & (pixels < ends)).to(like.dtype)
+    return inside / (ends - starts).to(like.dtype)
+
+
+def _resize(x: Tensor, like: Tensor) -> Tensor:
+    return F.interpolate(x, size=(like.shape[2], like.shape[3]), mode="bilinear", align_corners=False)
+
+
+def _make_encoder(
+    backbone: str | Encoder, in_channels: int, pretrained: bool | str, freeze: bool, options: Mapping[str, Any]
+) -> nn.Module:
+    if isinstance(backbone, str) and backbone not in _UNITS:
+        if options:
+            raise ValueError(f"backbone_options is for {', '.join(_UNITS)}; {backbone} has none: leave it out")
+        return TorchvisionEncoder(backbone, in_channels=in_channels, pretrained=pretrained, freeze=freeze)
+    if pretrained or freeze:
+        raise ValueError(
+            f"backbone {backbone} has no pretrained weights to load or keep: leave pretrained and freeze_backbone out"
+        )
+    if not isinstance(backbone, str):
+        return backbone
+    unit_options = choose("backbone", backbone, _UNITS) | dict(options)
+    channels = unit_options.pop("channels", _CHANNELS)
+    strides = unit_options.pop("strides", None)
+    try:
+        return ConvEncoder(2, in_channels, channels, strides, unit=partial(Unit, 2, **unit_options))
+    except TypeError as error:
+        raise ValueError(
+            f"backbone_options {dict(options)} do not fit {backbone} ({error}): give channels, strides, and options of its unit"
+        ) from error
