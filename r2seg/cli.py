@@ -138,22 +138,24 @@ def train(
     finally:
         progress.close()
 
-    from r2seg.training.summary import next_command, results_table
+    from r2seg.training.summary import next_commands, results_table
 
     _console().print(results_table(run))
     _say(f"run folder: {run.path}")
-    _say(f"next: {next_command(run)}")
+    for command in next_commands(run):
+        _say(f"next: {command}")
 
 
 @_command
 def infer(
     run: Annotated[Path, typer.Argument(help="Run folder that r2seg-train made.", show_default=False)],
     inputs: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Argument(
             metavar="INPUT...", help="Images, or folders of them (searched below themselves).", show_default=False
         ),
-    ],
+    ] = None,
+    *,
     output: Annotated[
         Path,
         typer.Option(
@@ -184,6 +186,12 @@ def infer(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Windows at a time; the run's where it is left out.")
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="PART", help="Instead of INPUT: the run's own test, validation, train or all cases."
+        ),
+    ] = None,
 ) -> None:
     """Segment images with a trained run: label maps on the images' own grids, with their own headers.
 
@@ -192,17 +200,22 @@ def infer(
 
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
-    from r2seg.run import Run
+    from r2seg.run import Run, cases_of
 
-    Run.open(run)  # a wrong folder is told before torch is loaded
+    opened = Run.open(run)  # a wrong folder is told before torch is loaded
+    if bool(inputs) == (split is not None):
+        raise UserError("name images or folders to segment, or --split test for the run's own test cases")
     resolved = _start(device, threads)
 
     from r2seg.inference.batch import infer as infer_jobs
-    from r2seg.inference.batch import plan_jobs
+    from r2seg.inference.batch import plan_case_jobs, plan_jobs
     from r2seg.inference.progress import inference_progress
     from r2seg.inference.segmenter import Segmenter
 
-    jobs = plan_jobs(inputs, output, Run.open(run).manifest["in_channels"])
+    if split is None:
+        jobs = plan_jobs(inputs, output, opened.manifest["in_channels"])
+    else:
+        jobs = plan_case_jobs(cases_of(run, split).cases, output)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
     with inference_progress(_console(), len(jobs)) as progress:
         outcomes = infer_jobs(
@@ -212,6 +225,66 @@ def infer(
     _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
     if failed:
         raise typer.Exit(1)
+
+
+@_command
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="Folder of label maps, or one label map.", show_default=False)],
+    references: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of label maps, one label map, a run, or a config, whose layout knows the pairs.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="REPORT", help="Folder for cases.csv and summary.json.")
+    ] = None,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", metavar="DIR", help="Fields of view; pixels outside are not counted.")
+    ] = None,
+    reference_name: Annotated[
+        str,
+        typer.Option("--reference-name", metavar="PATTERN", help="Reference file names around the id: '{id}_1stHO'."),
+    ] = "{id}",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            metavar="PART",
+            help="With a run or a config: score its test, validation or train cases, or all; test where it is left out.",
+        ),
+    ] = None,
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing", help="miss: a case without prediction counts as nothing predicted; skip: leave it out."
+        ),
+    ] = "miss",
+) -> None:
+    """Score label maps against references: Dice, IoU and more per label and case, their means, and pooled over all pixels.
+
+    It reads written files, so it scores any tool's output. Stems must match; what has no partner is listed.
+
+    Example: r2seg-evaluate predictions/ sample_data/lung/labels -o report
+    """
+    from r2seg.evaluation.evaluate import evaluate as score
+    from r2seg.run import cases_of, names_cases
+
+    options: dict[str, Any] = {"missing": missing, "masks": masks, "reference_name": reference_name}
+    if names_cases(references):
+        chosen = cases_of(references, split)
+        _say(f"scoring {chosen}")
+        data = chosen.config.data
+        report = score(predictions, chosen.cases, labels=data.labels, ignore_label=data.ignore_label, **options)
+    elif split is not None:
+        raise UserError(f"--split {split} goes with a run or a config, and {references} is neither")
+    else:
+        report = score(predictions, references, **options)
+    _console().print(report.terminal())
+    if output is not None:
+        written = report.write(output, ("csv", "json"))
+        _say(f"written: {', '.join(map(str, written))}")
 
 
 _APP_OPTIONS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -235,7 +308,7 @@ def _version(value: bool) -> None:
 
 def main() -> None:
     """``r2seg COMMAND``."""
-    app = _app_of(train, infer)
+    app = _app_of(train, infer, evaluate)
 
     @app.callback()
     def about(
@@ -256,3 +329,8 @@ def train_main() -> None:
 def infer_main() -> None:
     """``r2seg-infer``."""
     _app_of(infer)()
+
+
+def evaluate_main() -> None:
+    """``r2seg-evaluate``."""
+    _app_of(evaluate)()

@@ -71,7 +71,9 @@ def group_of(case_id: str, pattern: str | None) -> str:
         return case_id
     match = re.search(pattern, case_id)
     if match is None or match[1] is None:
-        raise UserError(f"data.group {pattern!r} does not match the case {case_id!r}: mend the pattern, or leave it out")
+        raise UserError(
+            f"data.group {pattern!r} does not match the case {case_id!r}: mend the pattern, or leave it out"
+        )
     return match[1]
 
 
@@ -118,9 +120,12 @@ def _folder_cases(data: Data) -> list[Case]:
         )
     unmasked = sorted(set(images) - set(masks)) if masks else []
     if unmasked:
-        raise UserError(f"{root / 'masks'} has no field of view for {_some(unmasked)}; add them or remove the folder masks/")
+        raise UserError(
+            f"{root / 'masks'} has no field of view for {_some(unmasked)}; add them or remove the folder masks/"
+        )
     return [
-        Case(id=key, images=images[key], label=labels[key], mask=masks.get(key), group=group_of(key, data.group)) for key in sorted(images)
+        Case(id=key, images=images[key], label=labels[key], mask=masks.get(key), group=group_of(key, data.group))
+        for key in sorted(images)
     ]
 
 

@@ -33,7 +33,9 @@ def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, lis
         for name in names:
             ids = [case.id for case in cases if name in (case.id, case.group)]
             if not ids:
-                raise UserError(f"data.split.{part} names {name!r}, which is neither a case nor a group; there are {_some(sorted(group))}")
+                raise UserError(
+                    f"data.split.{part} names {name!r}, which is neither a case nor a group; there are {_some(sorted(group))}"
+                )
             for case_id in ids:
                 taken = part_of_case.setdefault(case_id, part)
                 if taken != part:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r2seg.data.cases import find_images, join_channels
+from r2seg.data.cases import Case, find_images, join_channels
 from r2seg.data.images import IMAGE_SUFFIXES, output_name, split_suffix
 from r2seg.errors import UserError
 from r2seg.inference.segmenter import Segmenter
@@ -73,6 +73,19 @@ def plan_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLik
         raise UserError(f"-o {output} is one file and there are {len(jobs)} cases: name a folder")
     if output.exists() and not single and not output.is_dir():
         raise UserError(f"-o {output} is a file without an image suffix: name a folder")
+    _refuse_collisions(jobs)
+    return jobs
+
+
+def plan_case_jobs(cases: Sequence[Case], output: str | os.PathLike[str]) -> list[Job]:
+    """The jobs for the cases of a data set: label maps are named by case id, so that they pair with their references."""
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"-o {output} is a file: name a folder")
+    jobs = []
+    for case in cases:
+        suffix = split_suffix(output_name(case.images[0]))[1]
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", output / "probabilities" / f"{case.id}{suffix}"))
     _refuse_collisions(jobs)
     return jobs
 

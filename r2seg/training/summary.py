@@ -6,7 +6,6 @@ import shlex
 
 from rich.table import Table
 
-from r2seg.data.cases import find_cases
 from r2seg.run import Run
 
 
@@ -25,10 +24,8 @@ def results_table(run: Run) -> Table:
     return table
 
 
-def next_command(run: Run) -> str:
-    """The infer command for a held-out case of the run."""
-    splits = run.splits
-    held_out = (splits["test"] or splits["validation"])[0]
-    case = next(case for case in find_cases(run.config.data) if case.id == held_out)
-    files = " ".join(shlex.quote(str(path)) for path in case.images)
-    return f"r2seg-infer {shlex.quote(str(run.path))} {files} -o predictions"
+def next_commands(run: Run) -> list[str]:
+    """What to type next: segment the held-out cases and score them."""
+    path = shlex.quote(str(run.path))
+    part = "test" if run.splits["test"] else "validation"
+    return [f"r2seg-infer {path} --split {part} -o predictions", f"r2seg-evaluate predictions {path} -o report"]

@@ -32,7 +32,7 @@ from r2seg.errors import UserError
 from r2seg.inference.devices import autocast, autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
 from r2seg.metrics import dice, iou
-from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, refuse_used, write_text
+from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, parts_of, refuse_used, write_text
 from r2seg.training.engines import CaseScores, MeanScore, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss
 from r2seg.training.progress import TrainingProgress
@@ -102,7 +102,7 @@ def train(
         evaluator.add_event_handler(
             Events.ITERATION_COMPLETED, lambda engine: progress.validating(engine.state.iteration, len(cases))
         )
-        evaluator.logger.setLevel("ERROR")
+        evaluator.logger.setLevel("CRITICAL")
         return evaluator
 
     evaluator = make_evaluator(cached["validation"])
@@ -262,15 +262,14 @@ def _prepare_run(
     config: Config, output: Path, resume: bool, progress: TrainingProgress
 ) -> tuple[Run, dict[str, list[CachedCase]]]:
     """The run, new or opened, and its cases, preprocessed."""
-    cases = find_cases(config.data)
     going_on = resume and (output / CONFIG).is_file()
     if going_on:
         run = Run.open(output)
         _refuse_other_config(run, config)
-        parts = _parts_of(run, cases)
+        parts = parts_of(run, config)
     else:
         refuse_used(output)
-        parts = split_cases(cases, config.data.split, config.seed)
+        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
     folder = config.data.cache or output / CACHE
     total, done = sum(map(len, parts.values())), 0
     progress.message(", ".join(f"{len(members)} {part} cases" for part, members in parts.items()))
@@ -344,14 +343,6 @@ def _refuse_other_config(run: Run, config: Config) -> None:
         )
     if changed:
         write_text(run.path / CONFIG, dump_config(config))
-
-
-def _parts_of(run: Run, cases: Sequence[Case]) -> dict[str, list[Case]]:
-    by_id = {case.id: case for case in cases}
-    lost = [case_id for ids in run.splits.values() for case_id in ids if case_id not in by_id]
-    if lost:
-        raise UserError(f"{run.path} was trained on cases that are not in data.root any more: {', '.join(lost[:5])}")
-    return {part: [by_id[case_id] for case_id in ids] for part, ids in run.splits.items()}
 
 
 def _environment() -> dict[str, Any]:
