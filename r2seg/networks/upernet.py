@@ -133,8 +133,8 @@ class UPerDecoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = self.deepest(self.pooling(maps[-1]))
         laterals: list[Tensor] = []
-        for lateral, given in zip(self.laterals, maps):  # noqa: B905 (the deepest map has none; strict is unknown to TorchScript)
-            laterals.append(lateral(given))
+        for index, lateral in enumerate(self.laterals):
+            laterals.append(lateral(maps[index]))
         sums: list[Tensor] = [x]
         for index in range(len(laterals)):  # from the second-deepest up
             lateral_map = laterals[len(laterals) - 1 - index]
@@ -158,19 +158,26 @@ class PyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, sizes: Sequence[int], norm: Norm) -> None:
         super().__init__()
-        self.sizes: list[int] = [int(size) for size in sizes]
-        self.convs = nn.ModuleList(make_conv(2, in_channels, channels, 1, bias=norm == "none") for _ in sizes)
-        self.norms = nn.ModuleList(
-            nn.Sequential(make_norm(2, channels, norm), make_act("relu", inplace=True)) for _ in sizes
-        )
-        self.out_channels = in_channels + len(self.sizes) * channels
+        self.pools = nn.ModuleList(_PooledMap(in_channels, channels, size, norm) for size in sizes)
+        self.out_channels = in_channels + len(sizes) * channels
 
     def forward(self, x: Tensor) -> Tensor:
         maps: list[Tensor] = [x]
-        for size, conv, norm in zip(self.sizes, self.convs, self.norms):  # noqa: B905 (strict is unknown to TorchScript)
-            bins = average_bins(x, size)
-            maps.append(norm(_resize(conv(bins), x)))
+        for pool in self.pools:
+            maps.append(pool(x))
         return torch.cat(maps, dim=1)
+
+
+class _PooledMap(nn.Module):
+    def __init__(self, in_channels: int, channels: int, size: int, norm: Norm) -> None:
+        super().__init__()
+        self.size = size
+        self.conv = make_conv(2, in_channels, channels, 1, bias=norm == "none")
+        self.norm = make_norm(2, channels, norm)
+        self.act = make_act("relu", inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.norm(_resize(self.conv(average_bins(x, self.size)), x)))
 
 
 def average_bins(x: Tensor, num_bins: int) -> Tensor:

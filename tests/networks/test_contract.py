@@ -183,7 +183,7 @@ def test_metatensor_gives_the_same_logits(name, dims):
 @every_network
 def test_monai_inferers_take_it(name, dims):
     network = small(name, dims).eval()
-    window = tuple(2 * least for least in network.least_size)
+    window = tuple(image_for(network).shape[2:])
     with torch.no_grad():
         image = torch.randn(1, IN_CHANNELS, *(side + 5 for side in window))
         logits = SlidingWindowInferer(window, sw_batch_size=2, overlap=0.25)(image, network)
