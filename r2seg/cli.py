@@ -334,3 +334,7 @@ def infer_main() -> None:
 def evaluate_main() -> None:
     """``r2seg-evaluate``."""
     _app_of(evaluate)()
+
+
+if __name__ == "__main__":
+    main()

@@ -111,7 +111,8 @@ def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
     first = first if dims == 3 else 0
 
     def load(name: str, lead: int) -> np.ndarray:
-        return np.moveaxis(np.load(entry / f"{name}.npy", mmap_mode="r"), lead, lead + first)
+        # Copy on write: never written, but torch warns of arrays that could not be.
+        return np.moveaxis(np.load(entry / f"{name}.npy", mmap_mode="c"), lead, lead + first)
 
     foreground = np.load(entry / "foreground.npy")
     grid = WorkingGrid(**{name: tuple(value) for name, value in meta["grid"].items()})
@@ -130,7 +131,10 @@ def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
 def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     from r2seg.data.transforms import case_transforms
 
-    sample = case_transforms(config.data, config.preprocessing)(case)
+    try:
+        sample = case_transforms(config.data, config.preprocessing)(case)
+    except RuntimeError as error:  # MONAI wraps what a transform raises
+        raise error.__cause__ if isinstance(error.__cause__, UserError) else error from None
     image, grid, label = sample["image"], sample["grid"], sample["label"]
     if config.spatial_dims == 3 and image.spatial_dims == 2:
         raise UserError(

@@ -301,7 +301,7 @@ class PreparedImage:
         rest = [slice(*bound) for bound in bounds]
         rest[axis + 1] = slice(None)
         slab = slab[tuple(rest)]
-        return self.intensity(torch.from_numpy(np.ascontiguousarray(_native_endian(slab))))
+        return self.intensity(torch.from_numpy(np.require(_native_endian(slab), requirements=["C", "W"])))
 
 
 def _native_endian(array: np.ndarray) -> np.ndarray:

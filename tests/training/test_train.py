@@ -1,0 +1,292 @@
+"""Training: what a run holds, that it learns, that it can be stopped anywhere, and what stops it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from tiny import write_config, write_pictures, write_volumes
+
+from r2seg.config import Config, load_config
+from r2seg.errors import UserError
+from r2seg.run import BEST, LAST, Run
+from r2seg.training import train as train_module
+from r2seg.training.engines import step_seed
+from r2seg.training.plan import plan_training
+from r2seg.training.progress import TrainingProgress
+from r2seg.training.train import learning_rate_factor, train
+
+
+def config_of(folder: Path, root: Path, **changes) -> Config:
+    folder.mkdir(parents=True, exist_ok=True)
+    return load_config(write_config(folder / "config.yaml", root, **changes))
+
+
+def weights(run: Path, name: str = LAST) -> dict[str, torch.Tensor]:
+    return Run.open(run).load_checkpoint(name)["network"]
+
+
+def assert_equal_weights(first: Path, second: Path) -> None:
+    one, other = weights(first), weights(second)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class StopAfter(TrainingProgress):
+    """Stops the training at a step, as Ctrl-C would."""
+
+    def __init__(self, epoch: int, step: int) -> None:
+        self.at = (epoch, step)
+
+    def training(self, epoch, max_epochs, step, steps, loss) -> None:
+        if (epoch, step) == self.at:
+            raise KeyboardInterrupt
+
+
+def test_a_trained_run_finds_the_ball_and_describes_itself(tiny_run: Path) -> None:
+    run = Run.open(tiny_run)
+    manifest = run.manifest
+    assert manifest["state"] == "finished"
+    assert manifest["epochs"] == 20
+    assert (manifest["in_channels"], manifest["image_dims"]) == (1, 3)
+    assert manifest["results"]["test"]["ball"]["dice"] > 0.9
+    assert run.splits == {"train": ["case_0", "case_1"], "validation": ["case_2"], "test": ["case_3"]}
+    with open(tiny_run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 21))
+    best = max(rows, key=lambda row: float(row["validation_dice"]))
+    assert float(best["validation_dice"]) == manifest["best"]["dice"]
+    assert any((tiny_run / "tensorboard").iterdir())
+    assert not (tiny_run / "cache").exists()
+
+
+def test_iou_follows_from_dice_in_every_row(tiny_run: Path) -> None:
+    with open(tiny_run / "metrics.csv") as file:
+        for row in csv.DictReader(file):
+            dice = float(row["dice_ball"])
+            assert float(row["iou_ball"]) == pytest.approx(dice / (2 - dice), abs=1e-9)
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, tiny_volumes)
+    train(config, tmp_path / "whole", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", device="cpu", progress=StopAfter(2, 2))
+    assert Run.open(tmp_path / "parts").load_checkpoint(LAST)["epoch"] == 1
+    train(config, tmp_path / "parts", device="cpu", resume=True)
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+    columns = ("epoch", "loss", "learning_rate", "validation_dice")
+    tables = []
+    for name in ("whole", "parts"):
+        with open(tmp_path / name / "metrics.csv") as file:
+            tables.append([[row[column] for column in columns] for row in csv.DictReader(file)])
+    assert tables[0] == tables[1]
+
+
+def test_dropout_draws_differ_between_steps_and_repeat_for_one_step() -> None:
+    seeds = {step_seed(0, epoch, step) for epoch in range(20) for step in range(20)}
+    assert len(seeds) == 400
+    assert step_seed(3, 1, 2) == step_seed(3, 1, 2) != step_seed(4, 1, 2)
+
+
+def test_killed_before_the_first_epoch_it_begins_again(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, tiny_volumes)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, tmp_path / "parts", device="cpu", progress=StopAfter(1, 1))
+    assert not (tmp_path / "parts" / LAST).exists()
+    train(config, tmp_path / "parts", device="cpu", resume=True)
+    train(config, tmp_path / "whole", device="cpu", resume=True)  # nothing there yet: it begins
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_a_run_goes_on_and_no_checkpoint_is_broken(tmp_path: Path) -> None:
+    write_volumes(tmp_path / "data")
+    write_config(tmp_path / "config.yaml", tmp_path / "data", training={"max_epochs": 6})
+    command = [
+        sys.executable,
+        "-m",
+        "r2seg.cli",
+        "train",
+        "config.yaml",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--resume",
+    ]
+    subprocess.run([*command, "-o", "whole"], cwd=tmp_path, check=True, capture_output=True)
+    rng = np.random.default_rng(0)
+    kills = 0
+    for _ in range(25):
+        process = subprocess.Popen(
+            [*command, "-o", "parts"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        begun = time.monotonic()
+        # Die soon after the run folder appears to change, at a random moment of an epoch.
+        while process.poll() is None and not (tmp_path / "parts").exists() and time.monotonic() - begun < 60:
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 12))
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+        for name in (BEST, LAST):
+            if (tmp_path / "parts" / name).exists():
+                torch.load(tmp_path / "parts" / name, weights_only=True)
+        if (tmp_path / "parts/manifest.json").exists() and json.loads((tmp_path / "parts/manifest.json").read_text())[
+            "state"
+        ] == "finished":
+            break
+    finished = subprocess.run([*command, "-o", "parts"], cwd=tmp_path, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert kills > 0
+    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_second_run_over_the_first_is_refused(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds a run already.*--resume.*-o"):
+        train(config_of(tmp_path, tiny_volumes), tiny_run, device="cpu")
+
+
+def test_resuming_with_another_config_is_refused_with_its_keys(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    other = config_of(tmp_path, tiny_volumes, training={"learning_rate": 0.02, "max_epochs": 20})
+    with pytest.raises(UserError, match=r"training\.learning_rate \(0\.01, now 0\.02\)"):
+        train(other, tiny_run, device="cpu", resume=True)
+
+
+def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Path) -> None:
+    train(config_of(tmp_path, tiny_volumes, training={"max_epochs": 1}), tmp_path / "run", device="cpu")
+    run = train(
+        config_of(tmp_path, tiny_volumes, training={"max_epochs": 2}), tmp_path / "run", device="cpu", resume=True
+    )
+    assert run.manifest["epochs"] == 2
+    assert Run.open(run.path).config.training.max_epochs == 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_case_and_remedy(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(train_module.SegmentationLoss):
+        calls = 0
+
+        def forward(self, logits, label):
+            Breaks.calls += 1
+            return super().forward(logits, label) * (float("nan") if Breaks.calls == 5 else 1.0)
+
+    monkeypatch.setattr(train_module, "SegmentationLoss", Breaks)
+    with pytest.raises(
+        UserError, match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate"
+    ):
+        train(config_of(tmp_path, tiny_volumes), tmp_path / "run", device="cpu")
+    last = Run.open(tmp_path / "run").load_checkpoint(LAST)
+    assert last["epoch"] == 1
+    assert all(tensor.isfinite().all() for tensor in last["network"].values())
+
+
+def test_early_stopping_counts_validations_without_a_better_dice(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_module, "dice", lambda counts: torch.tensor([0.5], dtype=torch.float64))
+    config = config_of(tmp_path, tiny_volumes, training={"max_epochs": 9, "early_stopping": 2})
+    run = train(config, tmp_path / "run", device="cpu")
+    assert run.manifest["epochs"] == 3  # the first is the best, two more are no better
+
+
+def test_validation_every_few_epochs_still_ends_with_one(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, tiny_volumes, training={"max_epochs": 3, "validate_every": 2})
+    run = train(config, tmp_path / "run", device="cpu")
+    with open(run.path / "metrics.csv") as file:
+        assert [bool(row["validation_dice"]) for row in csv.DictReader(file)] == [False, True, True]
+
+
+def test_pictures_with_three_channels_train_without_a_plane(tiny_pictures: Path, tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path,
+        tiny_pictures,
+        window={"plane": None},
+        preprocessing={"intensity": {"kind": "unit"}},
+        training={"max_epochs": 1},
+    )
+    manifest = train(config, tmp_path / "run", device="cpu").manifest
+    assert (manifest["in_channels"], manifest["image_dims"]) == (3, 2)
+
+
+def test_three_dimensional_windows_and_sigmoid_train(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = config_of(
+        tmp_path,
+        tiny_volumes,
+        window={"size": [12, 12, 6], "plane": None, "batch_size": 2},
+        network={"output": "sigmoid"},
+        preprocessing={"spacing_mm": [3, 3, 4]},
+        sampling={"windows_per_epoch": 40},
+        training={"max_epochs": 8},
+        postprocessing=[{"step": "largest_components", "label": "ball"}],
+    )
+    manifest = train(config, tmp_path / "run", device="cpu").manifest
+    assert manifest["results"]["test"]["ball"]["dice"] > 0.7
+
+
+def test_a_validation_set_without_foreground_is_refused(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data")
+    empty = nib.load(root / "labels/case_2.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(empty.shape, np.uint8), empty.affine), root / "labels/case_2.nii.gz")
+    with pytest.raises(UserError, match="no validation case holds the label ball"):
+        train(config_of(tmp_path, root), tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+def test_every_bad_label_is_told_before_anything_is_built(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data")
+    for name in ("case_0", "case_2"):
+        label = nib.load(root / f"labels/{name}.nii.gz")
+        nib.save(nib.Nifti1Image(np.asarray(label.dataobj) * 3, label.affine), root / f"labels/{name}.nii.gz")
+    with pytest.raises(UserError) as caught:
+        train(config_of(tmp_path, root), tmp_path / "run", device="cpu")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2
+    assert "case_0" in lines[0] and "3 (" in lines[0] and "case_2" in lines[1]
+
+
+def test_mixed_channels_are_refused_with_both_cases(tmp_path: Path) -> None:
+    from PIL import Image
+
+    root = write_pictures(tmp_path / "data")
+    Image.open(root / "images/case_1.png").convert("L").save(root / "images/case_1.png")
+    config = config_of(tmp_path, root, window={"plane": None}, preprocessing={"intensity": {"kind": "unit"}})
+    with pytest.raises(UserError, match="case_1 has 1 channels and case case_0 has 3"):
+        train(config, tmp_path / "run", device="cpu")
+
+
+def test_learning_rate_warms_up_then_falls_to_a_hundredth() -> None:
+    factor = learning_rate_factor(warmup_epochs=1, max_epochs=10, steps_per_epoch=10)
+    assert [factor(0), factor(4)] == pytest.approx([1 / 11, 5 / 11])
+    assert factor(10) == pytest.approx(1.0)
+    assert factor(55) == pytest.approx(0.01 + 0.99 / 2)
+    assert factor(100) == pytest.approx(0.01)
+
+
+def test_a_dry_run_plans_and_writes_nothing(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = load_config(write_config(tmp_path / "config.yaml", tiny_volumes))
+    plan = plan_training(config, torch.device("cpu"))
+    assert (plan.steps_per_epoch, plan.windows_per_epoch, plan.batch_shape) == (3, 12, (4, 1, 16, 16))
+    assert plan.parts["test"] == ["case_3"]
+    for part in ("2 cases: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
+        assert part in str(plan)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml"]
