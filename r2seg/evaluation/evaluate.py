@@ -186,6 +186,7 @@ def evaluate(
             "seed": seed,
         },
         seed=seed,
+        masks_of=lambda case, label: job.masks(report.targets[case], label),
     )
     for done, rows in enumerate(_in_order(job.score, targets, workers), start=1):
         for row in rows:
@@ -193,6 +194,20 @@ def evaluate(
         if progress is not None:
             progress(done, len(targets))
     return report
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One label of one case, to be drawn; pixels that are not counted are in neither.
+
+    Attributes:
+        prediction, reference: (*S) bool, on the reference's grid.
+        like: The reference as it was read.
+    """
+
+    prediction: np.ndarray
+    reference: np.ndarray
+    like: Image
 
 
 @dataclass
@@ -249,26 +264,40 @@ class _Job:
 
     def score(self, target: Target) -> list[Row]:
         """Rows of one case: every method and label."""
-        reference, reference_strays = self._label_map(target.reference, self.ignore_label)
-        truth = reference.array[0]
-        if target.mask is not None:
-            inside = read_label_map(target.mask, {"inside": 1}).array[0]
-            truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
-        truth = torch.from_numpy(truth).to(self.device)
-        uncounted = truth == IGNORE if target.mask is not None or self.ignore_label is not None else None
+        reference, truth, reference_strays = self._truth(target)
         rows = []
         for method in self.methods:
             path = method.pairing.files.get(target.case)
             if path is None and self.missing == "skip":
                 continue
-            prediction, strays = self._prediction(path, reference)
-            probabilities = self._probabilities(method, target, reference)
-            prediction = prediction.to(self.device)
-            if uncounted is not None:  # counts leave these pixels out anyway, surfaces and structures would see them
-                prediction = prediction.masked_fill(uncounted, 0)
-            pairs = self._pairs(prediction, truth, probabilities, reference)
+            pairs, strays = self._read(target, method, reference, truth)
             rows += self._rows(target, method, path, pairs, strays + reference_strays)
         return rows
+
+    def masks(self, target: Target, label: str) -> Masks:
+        """One label of a case as the first method predicted it."""
+        reference, truth, _ = self._truth(target)
+        pairs, _ = self._read(target, self.methods[0], reference, truth)
+        index = list(self.labels).index(label)
+        prediction, truth = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
+        return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
+
+    def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
+        """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
+        reference, strays = self._label_map(target.reference, self.ignore_label)
+        truth = reference.array[0]
+        if target.mask is not None:
+            inside = read_label_map(target.mask, {"inside": 1}).array[0]
+            truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
+        return reference, torch.from_numpy(truth).to(self.device), strays
+
+    def _read(self, target: Target, method: _Method, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
+        prediction, strays = self._prediction(method.pairing.files.get(target.case), reference)
+        prediction = prediction.to(self.device)
+        if target.mask is not None or self.ignore_label is not None:
+            # Counts leave these pixels out anyway; surfaces and structures would see them.
+            prediction = prediction.masked_fill(truth == IGNORE, 0)
+        return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
 
     def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
         """Label map, and how many undeclared pixels became background."""

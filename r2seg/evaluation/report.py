@@ -10,7 +10,7 @@ import io
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -30,6 +30,8 @@ from r2seg.run import write_atomically
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+    from r2seg.evaluation.evaluate import Masks
 
 SCHEMA_VERSION = 1
 FORMATS = ("csv", "json", "html", "markdown", "latex")
@@ -114,6 +116,7 @@ class Report:
         seed: Of the bootstrap.
         rows: One a method, case and label.
         histograms: (method, label) -> pooled histogram of probabilities.
+        masks_of: (case, label) -> `Masks` of the first method, read again for pictures.
     """
 
     labels: tuple[str, ...]
@@ -121,6 +124,7 @@ class Report:
     methods: tuple[Method, ...]
     targets: Mapping[str, Target]
     settings: Mapping[str, Any]
+    masks_of: Callable[[str, str], Masks]
     seed: int = 0
     rows: list[Row] = field(default_factory=list)
     histograms: dict[tuple[str, str], torch.Tensor] = field(default_factory=dict)

@@ -1,0 +1,57 @@
+"""report.html: one file that opens without a network, filled from templates/ with a report's numbers, plots and pictures."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from r2seg.evaluation import plots, viewer
+from r2seg.evaluation.measures import MEASURES
+
+if TYPE_CHECKING:
+    from r2seg.evaluation.report import Report
+
+
+def render(report: Report, folder: Path) -> str:
+    """The page.
+
+    Args:
+        report: A finished evaluation whose files are still in place: the pictures are made from them.
+        folder: Where the page will lie; links to files are relative to it.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("r2seg.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+    def link(path: Path) -> str:
+        return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
+
+    def sort_value(value: float) -> str:
+        return "" if math.isnan(value) else "1e999" if math.isinf(value) else repr(float(value))
+
+    return environment.get_template("report.html.j2").render(
+        report=report,
+        summary=report.summary,
+        measures=MEASURES,
+        statuses=[status for status in _statuses(report)],
+        shown=[viewer.show(report, *choice) for choice in viewer.choose(report)],
+        colours=viewer,
+        distributions=plots.distributions(report),
+        bland_altman=plots.bland_altman(report),
+        curves=plots.curves(report),
+        link=link,
+        sort_value=sort_value,
+    )
+
+
+def _statuses(report: Report) -> list[str]:
+    return sorted({row.status for row in report.rows})
