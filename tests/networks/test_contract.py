@@ -207,6 +207,7 @@ def test_monai_copies_its_weights(name, dims):
         assert torch.equal(other(image), network(image))
 
 
+@pytest.mark.slow
 @every_network
 def test_scripted_and_traced_modules_agree_at_another_size(name, dims):
     skip_what_cannot(name, "script")

@@ -6,6 +6,7 @@ from r2seg.networks import NETWORKS
 from r2seg.networks.legacy import ORIGINS
 
 
+@pytest.mark.slow
 def test_the_page_holds_the_table_of_today(network_table):
     printed, today = network_table.from_markdown(network_table.PAGE.read_text("utf-8")), network_table.rows()
     assert {row["network"] for row in today} >= set(NETWORKS)
