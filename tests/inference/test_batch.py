@@ -1,0 +1,103 @@
+"""Many inputs: which files make a case, where outputs go, and what happens when one fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from r2seg.errors import UserError
+from r2seg.inference.batch import infer, plan_jobs
+from r2seg.inference.segmenter import Segmenter
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def planned(inputs: list[Path], output: Path, channels: int, root: Path) -> dict[str, tuple[str, ...]]:
+    """Output -> inputs, both relative."""
+    return {
+        job.output.relative_to(output).as_posix(): tuple(path.relative_to(root).as_posix() for path in job.images)
+        for job in plan_jobs(inputs, output, channels)
+    }
+
+
+def test_folders_are_searched_below_themselves_and_paths_kept(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz", "site one/b.nii", "site one/deep/c.jpg", "notes.txt", ".hidden/d.nii")
+    assert planned([scans], tmp_path / "out", 1, scans) == {
+        "a.nii.gz": ("a.nii.gz",),
+        "site one/b.nii": ("site one/b.nii",),
+        "site one/deep/c.png": ("site one/deep/c.jpg",),
+    }
+
+
+def test_channel_files_are_one_case_where_the_run_has_as_many_channels(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a_0000.nii.gz", "a_0001.nii.gz", "b_0000.nii.gz", "b_0001.nii.gz")
+    assert planned([scans], tmp_path / "out", 2, scans) == {
+        "a.nii.gz": ("a_0000.nii.gz", "a_0001.nii.gz"),
+        "b.nii.gz": ("b_0000.nii.gz", "b_0001.nii.gz"),
+    }
+    loose = [scans / "a_0001.nii.gz", scans / "a_0000.nii.gz"]
+    assert planned(loose, tmp_path / "out", 2, scans) == {"a.nii.gz": ("a_0000.nii.gz", "a_0001.nii.gz")}
+
+
+def test_an_output_with_an_image_suffix_takes_one_case(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz", "b.nii.gz")
+    assert plan_jobs([scans / "a.nii.gz"], tmp_path / "mask.nii.gz", 1)[0].output == tmp_path / "mask.nii.gz"
+    with pytest.raises(UserError, match="one file and there are 2 cases"):
+        plan_jobs([scans], tmp_path / "mask.nii.gz", 1)
+
+
+def test_what_lies_in_the_output_folder_is_no_input(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz", "out/a.nii.gz")
+    assert planned([scans], scans / "out", 1, scans) == {"a.nii.gz": ("a.nii.gz",)}
+
+
+def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz")
+    with pytest.raises(UserError, match=r"a\.nii\.gz is an input and would be overwritten"):
+        plan_jobs([scans / "a.nii.gz"], scans, 1)
+    (tmp_path / "link").symlink_to(scans)
+    with pytest.raises(UserError, match="would be overwritten"):
+        plan_jobs([tmp_path / "link" / "a.nii.gz"], scans, 1)
+
+
+def test_two_inputs_for_one_output_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    touch(tmp_path, "one/a.nii.gz", "two/a.nii.gz", "three/x.jpg", "three/x.png")
+    with pytest.raises(UserError, match=r"one/a\.nii\.gz and .*two/a\.nii\.gz would both be written to"):
+        plan_jobs([tmp_path / "one", tmp_path / "two"], tmp_path / "out", 1)
+    with pytest.raises(UserError, match=r"x\.jpg and .*x\.png would both"):
+        plan_jobs([tmp_path / "three"], tmp_path / "out", 1)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_inputs_that_are_not_there_are_told(name: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="there is no such file or folder" if name == "nowhere" else "holds no image"):
+        plan_jobs([tmp_path / name], tmp_path / "out", 1)
+
+
+def test_a_failing_case_is_named_and_the_others_go_on(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    good = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    for name in ("a", "e"):
+        nib.save(good, scans / f"{name}.nii.gz")
+    broken = np.asarray(good.dataobj, dtype=np.float32).copy()
+    broken[1, 2, 3] = np.nan
+    nib.save(nib.Nifti1Image(broken, good.affine), scans / "b.nii.gz")
+    (scans / "c.nii.gz").write_bytes((scans / "a.nii.gz").read_bytes()[:900])
+    (scans / "d.nii.gz").write_bytes(b"")
+    jobs = plan_jobs([scans], tmp_path / "out", 1)
+    outcomes = infer(Segmenter.from_run(tiny_run, "cpu"), jobs)
+    errors = {outcome.job.output.name[0]: outcome.error for outcome in outcomes}
+    assert errors["a"] is None and errors["e"] is None
+    assert "NaN" in errors["b"] and "truncated" in errors["c"] and "empty" in errors["d"]
+    assert all("\n" not in error for error in errors.values() if error)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "e.nii.gz"]

@@ -1,0 +1,238 @@
+"""Inference: the label map lies where the image lies, whatever the file's axes; and a run needs nothing but itself.
+
+A network that compares each voxel with a threshold makes the right answer known for any image.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image as Picture
+from tiny import settings, write_config, write_volumes
+from torch import nn
+
+from r2seg.config import Config, load_config
+from r2seg.data.images import read_probabilities
+from r2seg.errors import UserError
+from r2seg.inference.segmenter import Segmenter
+from r2seg.run import Run
+from r2seg.training.train import train
+
+SHAPE = (9, 7, 5)
+
+
+class Threshold(nn.Module):
+    """Logits that favour label 1 where the first channel is above a value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        score = 20 * (image[:, :1] - self.value)
+        return torch.cat([-score, score], dim=1)
+
+
+def segmenter(value: float = 0.5, *, in_channels: int = 1, image_dims: int = 3, **changes) -> Segmenter:
+    window = {"size": [6, 6], "plane": "axial" if image_dims == 3 else None, "batch_size": 3}
+    config = Config.model_validate(settings(Path("unused"), **{"window": window, **changes}))
+    return Segmenter(
+        Threshold(value), config, in_channels=in_channels, image_dims=image_dims, device=torch.device("cpu")
+    )
+
+
+def volume(seed: int = 0, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1000, 200, shape).astype(np.int16)
+
+
+def orientations() -> list[np.ndarray]:
+    """The 48 axis orders and directions as affines with unequal voxel sizes."""
+    affines = []
+    for order in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = np.zeros((4, 4))
+            for axis, (target, sign, size) in enumerate(zip(order, signs, (0.7, 1.3, 2.9), strict=True)):
+                affine[target, axis] = sign * size
+            affine[:, 3] = (10, -20, 30, 1)
+            affines.append(affine)
+    assert len(affines) == 48
+    return affines
+
+
+def oblique() -> np.ndarray:
+    angle = np.deg2rad(25)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([-0.8, 1.1, 2.5])
+    affine[:3, 3] = (5, 6, 7)
+    return affine
+
+
+def sheared() -> np.ndarray:
+    affine = np.diag([1.0, -1.2, 3.0, 1.0])
+    affine[1, 2] = 0.9  # a tilted gantry
+    return affine
+
+
+def save(path: Path, array: np.ndarray, affine: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+@pytest.mark.parametrize("affine", [*orientations(), oblique(), sheared()])
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_each_voxel_keeps_its_label_in_every_orientation(affine: np.ndarray, plane: str, tmp_path: Path) -> None:
+    voxels = volume()
+    found = segmenter(window={"size": [4, 4], "plane": plane, "batch_size": 3}).segment(
+        save(tmp_path / "image.nii", voxels, affine)
+    )
+    # hu_window -1000..200 puts 0.5 at -400 HU.
+    np.testing.assert_array_equal(found.indices, voxels > -400)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.uint8])
+def test_written_header_is_the_inputs_field_by_field(dtype: type, tmp_path: Path) -> None:
+    voxels = volume().astype(dtype) if dtype != np.uint8 else np.abs(volume()).astype(np.uint8)
+    image = nib.Nifti1Image(voxels, oblique())
+    image.set_qform(oblique(), code=1)
+    image.set_sform(oblique(), code=2)
+    image.header.set_xyzt_units("mm", "sec")
+    nib.save(image, tmp_path / "image.nii.gz")
+    segmenter().segment(tmp_path / "image.nii.gz").write(tmp_path / "out.nii.gz")
+    before, after = nib.load(tmp_path / "image.nii.gz").header, nib.load(tmp_path / "out.nii.gz").header
+    assert after.get_data_dtype() == np.uint8
+    own = {"datatype", "bitpix", "scl_slope", "scl_inter", "cal_max", "cal_min"}
+    for key in before:
+        if key not in own:
+            np.testing.assert_array_equal(before[key], after[key], err_msg=key)
+
+
+def test_a_fourth_axis_of_one_comes_back(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.nii.gz", volume()[..., None], oblique())
+    segmenter().segment(path).write(tmp_path / "out.nii.gz")
+    assert nib.load(tmp_path / "out.nii.gz").shape == (*SHAPE, 1)
+
+
+def test_a_fourth_axis_of_the_runs_channels_is_read_as_channels(tmp_path: Path) -> None:
+    channels = np.stack([volume(0), volume(1)], axis=-1)
+    path = save(tmp_path / "image.nii.gz", channels, oblique())
+    found = segmenter(in_channels=2).segment(path)
+    np.testing.assert_array_equal(found.indices, volume(0) > -400)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((9, 7, 5, 4), "has 4 channels and the run was trained on 1"),
+        ((9, 7), "picture of two axes and the run was trained on volume"),
+    ],
+)
+def test_other_axes_are_refused(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:
+    path = save(tmp_path / "image.nii.gz", volume(shape=shape), np.eye(4))
+    with pytest.raises(UserError, match=message):
+        segmenter().segment(path)
+
+
+def test_a_resampled_ball_keeps_its_place_and_size(tmp_path: Path) -> None:
+    axes = np.ogrid[:40, :36, :20]
+    radius = sum(
+        ((axis - middle) * size) ** 2 for axis, middle, size in zip(axes, (17, 20, 9), (1, 1.2, 2.5), strict=True)
+    )
+    truth = radius <= 12**2
+    affine = np.diag([-1.0, 1.2, 2.5, 1.0])
+    path = save(tmp_path / "image.nii.gz", np.where(truth, 0, -900).astype(np.int16), affine)
+    for spacing in ([2.0, 2.0, 2.0], [0.8, 1.0, 4.0], [1.5, 1.2, 2.5]):
+        found = segmenter(preprocessing={"spacing_mm": spacing}).segment(path).indices
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95, spacing
+        apart = np.array(np.nonzero(found)).mean(1) - np.array(np.nonzero(truth)).mean(1)
+        assert np.abs(apart).max() < 0.15, spacing  # of a voxel
+
+
+def test_windows_of_three_axes_give_the_same_answer(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.nii.gz", volume(), oblique())
+    found = segmenter(window={"size": [4, 4, 3], "plane": None, "batch_size": 2}).segment(path)
+    np.testing.assert_array_equal(found.indices, volume() > -400)
+
+
+def test_probabilities_lie_on_the_files_grid_and_agree_with_the_labels(tmp_path: Path) -> None:
+    path = save(tmp_path / "image.nii.gz", volume(), orientations()[37])
+    segmentation = segmenter().segment(path, probabilities=True)
+    probabilities = segmentation.probabilities
+    assert probabilities.shape == (2, *SHAPE)
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    np.testing.assert_array_equal(probabilities[1] > 0.5, segmentation.indices == 1)
+    segmentation.write_probabilities(tmp_path / "p.nii.gz")
+    np.testing.assert_allclose(read_probabilities(tmp_path / "p.nii.gz").array, probabilities, atol=1 / 65535)
+    stored = nib.load(tmp_path / "p.nii.gz")
+    assert stored.shape == (*SHAPE, 2)
+    assert stored.dataobj.slope == pytest.approx(1 / 65535)
+
+
+def test_sigmoid_labels_need_more_than_a_half() -> None:
+    from r2seg.inference.segmenter import to_indices
+
+    probabilities = torch.tensor([[0.2, 0.6, 0.7, 0.5], [0.1, 0.7, 0.6, 0.5]])
+    assert to_indices(probabilities, "sigmoid", 0.5).tolist() == [0, 2, 1, 0]
+    assert to_indices(probabilities.logit(), "sigmoid", 0.0).tolist() == [0, 2, 1, 0]
+
+
+def test_a_colour_picture_is_segmented_into_a_visible_palette(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 17, 3), dtype=np.uint8)
+    Picture.fromarray(pixels).save(tmp_path / "photo.png")
+    found = segmenter(in_channels=3, image_dims=2, preprocessing={"intensity": {"kind": "unit"}}).segment(
+        tmp_path / "photo.png"
+    )
+    np.testing.assert_array_equal(found.indices, pixels[..., 0] > 127)
+    found.write(tmp_path / "mask.png")
+    written = Picture.open(tmp_path / "mask.png")
+    assert written.mode == "P"
+    np.testing.assert_array_equal(np.asarray(written), found.indices)
+    colours = np.asarray(written.convert("RGB"))
+    assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 2
+    assert colours.max() > 128
+
+
+def test_a_run_segments_after_it_was_moved_and_its_data_deleted(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data")
+    config = load_config(write_config(tmp_path / "config.yaml", root, training={"max_epochs": 1}))
+    run = train(config, tmp_path / "run", device="cpu")
+    image = tmp_path / "scan.nii.gz"
+    shutil.copy(root / "images/case_3.nii.gz", image)
+    before = Segmenter.from_run(run.path, "cpu").segment(image).indices
+    shutil.move(run.path, tmp_path / "a new place")
+    shutil.rmtree(root)
+    (tmp_path / "config.yaml").unlink()
+    after = Segmenter.from_run(tmp_path / "a new place", "cpu").segment(image).indices
+    np.testing.assert_array_equal(before, after)
+
+
+def test_validation_and_inference_agree_exactly(tiny_run: Path, tiny_volumes: Path) -> None:
+    found = Segmenter.from_run(tiny_run, "cpu").segment(tiny_volumes / "images/case_3.nii.gz").indices == 1
+    truth = np.asarray(nib.load(tiny_volumes / "labels/case_3.nii.gz").dataobj) == 1
+    dice = 2 * (found & truth).sum() / (found.sum() + truth.sum())
+    assert Run.open(tiny_run).manifest["results"]["test"]["ball"]["dice"] == pytest.approx(dice, abs=1e-6)
+
+
+def test_batch_size_does_not_change_the_labels(tiny_run: Path, tiny_volumes: Path) -> None:
+    image = tiny_volumes / "images/case_3.nii.gz"
+    one, many = (Segmenter.from_run(tiny_run, "cpu", batch_size=size).segment(image).indices for size in (1, 7))
+    assert (one != many).mean() < 1e-3  # sums in another order may turn a voxel that sits on the fence
+
+
+def test_a_folder_that_is_no_run_is_told_with_runs_near_it(tiny_run: Path) -> None:
+    with pytest.raises(UserError, match=rf"is no run.*runs near it: .*{tiny_run.name}"):
+        Segmenter.from_run(tiny_run.parent, "cpu")
+
+
+def test_a_damaged_checkpoint_is_told_in_one_line(tiny_run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    (copy / "best.pt").write_bytes((copy / "best.pt").read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"best\.pt: cannot be read as a checkpoint") as caught:
+        Segmenter.from_run(copy, "cpu")
+    assert "\n" not in str(caught.value)
