@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from r2seg.data.images import check_same_grid, read_image, read_label_map
+
 SAMPLES = Path(__file__).parents[1] / "sample_data"
 
 
@@ -96,6 +98,17 @@ def test_pictures_have_a_label_each_of_the_same_size():
                 assert (picture.mode, picture.size, mask.size) == ("RGB", (columns, rows), (columns, rows))
                 assert 0.03 < (np.asarray(mask) > 0).mean() < 0.4
     assert len(list((SAMPLES / "retina/masks").iterdir())) == 6
+
+
+def test_our_reader_takes_every_case():
+    for name, label_name in (("lung", "lung"), ("retina", "vessel"), ("skin", "lesion")):
+        images = sorted((SAMPLES / name / "images").iterdir())
+        labels = sorted((SAMPLES / name / "labels").iterdir())
+        assert len(images) == len(labels) >= 6
+        for image, label in zip(images, labels, strict=True):
+            read = read_label_map(label, {label_name: 1})
+            check_same_grid(read_image(image), read)
+            assert set(np.unique(read.array)) == {0, 1}
 
 
 def test_the_script_makes_these_very_pixels(make_samples):

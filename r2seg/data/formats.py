@@ -165,16 +165,21 @@ def open_file(path: Path) -> File:
 
 @contextmanager
 def errors_of(path: Path, verb: str) -> Iterator[None]:
-    """Turns what the libraries raise on files they cannot read or write into one line with the file's name."""
+    """Turns what the libraries raise on files they cannot read or write into one line with the file's name.
+
+    On damaged files they raise nearly anything; when writing, what is no matter of disk or memory is a bug and passes.
+    """
     try:
         yield
     except UserError:
         raise
-    except MemoryError as error:
-        raise ImageError(f"{path}: cannot be {verb}: it does not fit into memory ({error})") from error
     except Exception as error:
+        if verb == "written" and not isinstance(error, OSError | RuntimeError | MemoryError):
+            raise
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
+        elif isinstance(error, MemoryError):
+            reason = f"it does not fit into memory ({error})"
         elif isinstance(error, EOFError):
             reason = "the file is truncated"
         elif isinstance(error, zlib.error):
@@ -326,12 +331,12 @@ def _write_nifti(path: Path, array: np.ndarray, source: Any, affine: np.ndarray,
     single = path.suffix.lower() != ".img"
     if header.is_single != single:
         kinds = {
-            (348, True): nibabel.Nifti1Header,
-            (348, False): nibabel.Nifti1PairHeader,
-            (540, True): nibabel.Nifti2Header,
-            (540, False): nibabel.Nifti2PairHeader,
+            (348, True): nibabel.Nifti1Image,
+            (348, False): nibabel.Nifti1Pair,
+            (540, True): nibabel.Nifti2Image,
+            (540, False): nibabel.Nifti2Pair,
         }
-        kind = kinds[int(header["sizeof_hdr"]), single]
+        kind = kinds[int(header["sizeof_hdr"]), single].header_class
         header = kind(header.binaryblock, header.endianness, check=False)  # extensions stay behind
         header["magic"] = header.single_magic if single else header.pair_magic
         header["vox_offset"] = 0

@@ -286,16 +286,29 @@ def _table_for(path: Path, counts: Mapping[int, int], table: Mapping[int, int]) 
 
 
 def _is_smeared(path: Path, counts: Mapping[int, int]) -> bool:
-    """Whether values are those of a 0/255 mask after lossy compression or smooth resizing: two heaps, little between."""
+    """Whether values are those of a 0/255 mask after lossy compression or smooth resizing: two heaps, little between.
+
+    Many labels of which one is declared must not pass for it: they have no heap at 255 that thins out downwards.
+    """
     suffix = split_suffix(path)[1]
     if suffix not in PICTURES or min(counts) < 0 or max(counts) > 255:
         return False
+
+    def within(low: int, high: int) -> list[int]:
+        return [count for value, count in counts.items() if low <= value <= high]
+
+    black, dark, between, light, white = (within(*r) for r in ((0, 3), (4, 31), (32, 223), (224, 251), (252, 255)))
+    heaps = sum(black) > 0.3 * sum(dark) and sum(white) > 0.3 * sum(light)
     total = sum(counts.values())
-    between = [count for value, count in counts.items() if 32 <= value < 224]
     if suffix in (".jpg", ".jpeg"):
-        return sum(between) <= 0.25 * total
-    # Few values in a lossless file are labels that somebody meant.
-    return len(counts) >= 16 and sum(between) <= 0.1 * total and max(between, default=0) <= 0.01 * total
+        return heaps and sum(between) < 0.25 * total
+    # In a lossless file few values are labels that somebody meant.
+    return (
+        heaps
+        and min(len(within(1, 31)), len(within(224, 254))) >= 3
+        and sum(between) < 0.1 * total
+        and max(between, default=0) < 0.01 * total
+    )
 
 
 def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
