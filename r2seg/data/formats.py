@@ -576,11 +576,13 @@ _COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240,
 
 
 def _palette() -> bytes:
-    """256 colours: black for background, green, orange, … for the labels; white for 255, which often means ignored."""
+    """256 colours: black for background; the seven for labels 1 to 7, their darker and lighter shades; white for 255 (ignored)."""
     colours = [(0, 0, 0)]
     for index in range(254):
         lap, base = divmod(index, len(_COLOURS))
-        colours.append(tuple(int(channel * (1 - lap / 48)) for channel in _COLOURS[base]))  # 37 laps, darker each
+        # Laps in bit-reversed order, so that shades that follow each other are far apart: 0, -.6, .3, -.3, .45, …
+        shade = (int(f"{lap:06b}"[::-1], 2) / 64 * 1.2 + 0.6) % 1.2 - 0.6
+        colours.append(tuple(int(c * (1 + shade) if shade < 0 else c + (255 - c) * shade) for c in _COLOURS[base]))
     colours.append((255, 255, 255))
     return bytes(channel for colour in colours for channel in colour)
 

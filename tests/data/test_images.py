@@ -705,6 +705,16 @@ def test_the_first_colours_are_far_apart_also_without_red_or_green(tmp_path):
         assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 40
 
 
+def test_no_two_labels_share_a_colour_and_none_is_grey(tmp_path):
+    Pillow.fromarray(PICTURE).resize((16, 16)).save(tmp_path / "in.png")
+    indices = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    write_label_map(tmp_path / "a.png", indices, read_image(tmp_path / "in.png"), {f"l{i}": i for i in range(1, 256)})
+    colours = np.asarray(Pillow.open(tmp_path / "a.png").convert("RGB")).reshape(-1, 3).astype(int)
+    assert len(np.unique(colours, axis=0)) == 256
+    assert (np.ptp(colours[1:255], axis=1) > 10).all()
+    assert (colours[1:].max(1) > 60).all(), "visible on black"
+
+
 # Writing
 
 
