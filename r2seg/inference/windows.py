@@ -18,8 +18,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""Spatial axis that each plane slices, on volumes whose axes are ordered R, A, S."""
+from r2seg.data.preprocessing import PLANES
 
 BLENDS = ("gaussian", "constant")
 
@@ -55,8 +54,8 @@ def window_starts(length: int, size: int, overlap: float) -> list[int]:
 def pad_to(tensor: Tensor, size: Sequence[int]) -> Tensor:
     """The tensor with its last ``len(size)`` axes padded to at least ``size`` by repeating the edge.
 
-    Half of what is missing goes before, the (larger) rest behind. Training must pad its windows with this function too, so
-    that the network meets the same borders in inference. Any dtype, so labels can follow their image.
+    Half of what is missing goes before, the (larger) rest behind: as in training, where ``WindowSampler`` pads alike, so that
+    the network meets the same borders. Any dtype.
 
     Shape: (..., *S) -> (..., *max(S, size)).
     """
