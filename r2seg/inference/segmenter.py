@@ -72,6 +72,8 @@ def predict(
     inferer: WindowInferer,
     output: str,
     *,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -85,6 +87,8 @@ def predict(
         grid: The way back from the working grid.
         inferer: Slides the windows.
         output: "softmax" or "sigmoid".
+        device: Where the network is.
+        dtype: Lower-precision type of the network's arithmetic alone; what follows it is float32.
         probabilities: Also keep them, as float32.
         on_slab: Called with the share that is done, for progress.
 
@@ -97,8 +101,12 @@ def predict(
     # The argmax of logits and of probabilities is one where nothing is interpolated: skip the exponentials.
     raw = not (grid.resampled or probabilities)
 
+    def run_network(windows: Tensor) -> Tensor:
+        with autocast(device, dtype):
+            return network(windows)
+
     def scores() -> Iterator[tuple[slice, Tensor]]:
-        for part, logits in inferer.stream(image, network):
+        for part, logits in inferer.stream(image, run_network, device=device):
             yield part, logits if raw else to_probabilities(logits, output)
 
     for part, slab in unresample(scores(), grid, axis):
@@ -120,12 +128,22 @@ def segment_prepared(
     inferer: WindowInferer,
     config: Config,
     *,
+    device: torch.device,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """``predict`` and the config's postprocessing: the whole of what inference and validation do to a prepared image."""
-    output = config.network.output
-    indices, kept = predict(network, image, grid, inferer, output, probabilities=probabilities, on_slab=on_slab)
+    indices, kept = predict(
+        network,
+        image,
+        grid,
+        inferer,
+        config.network.output,
+        device=device,
+        dtype=autocast_dtype(device, config.infer.precision),
+        probabilities=probabilities,
+        on_slab=on_slab,
+    )
     return postprocess(indices, config.postprocessing, config.data.labels), kept
 
 
@@ -173,7 +191,7 @@ class Segmenter:
         self.image_dims = image_dims
         self.device = device
         self.inferer = inferer_of(config.window, image_dims, overlap=overlap, batch_size=batch_size)
-        self.dtype = autocast_dtype(device, config.infer.precision)
+        autocast_dtype(device, config.infer.precision)  # a precision the device has not is told now
 
     @classmethod
     def from_run(
@@ -231,16 +249,16 @@ class Segmenter:
             image = read_image(image)
         self._refuse_other_kind(image)
         prepared = prepare_image(image, self.config.preprocessing)
-        with autocast(self.device, self.dtype):
-            indices, kept = segment_prepared(
-                self.network,
-                prepared,
-                prepared.grid,
-                self.inferer,
-                self.config,
-                probabilities=probabilities,
-                on_slab=on_slab,
-            )
+        indices, kept = segment_prepared(
+            self.network,
+            prepared,
+            prepared.grid,
+            self.inferer,
+            self.config,
+            device=self.device,
+            probabilities=probabilities,
+            on_slab=on_slab,
+        )
         labels = self.config.data.labels
         restore = prepared.grid.restore_orientation
         return Segmentation(restore(indices), dict(labels), image, None if kept is None else restore(kept))

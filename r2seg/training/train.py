@@ -29,7 +29,7 @@ from r2seg.data.cases import Case, find_cases
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
 from r2seg.errors import UserError
-from r2seg.inference.devices import autocast, autocast_dtype, resolve_device
+from r2seg.inference.devices import autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
 from r2seg.metrics import dice, iou
 from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, parts_of, refuse_used, write_text
@@ -69,7 +69,6 @@ def train(
     labels = list(config.data.labels)
     recipe = config.training
     dtype = autocast_dtype(device, recipe.precision)
-    infer_dtype = autocast_dtype(device, config.infer.precision)
 
     torch.manual_seed(config.seed)
     network = build_configured_network(config, in_channels, pretrained=True).to(device)
@@ -85,8 +84,7 @@ def train(
     inferer = inferer_of(config.window, image_dims)
 
     def segment(case: CachedCase):
-        with autocast(device, infer_dtype):
-            return segment_prepared(network, case.prepared, case.grid, inferer, config)[0]
+        return segment_prepared(network, case.prepared, case.grid, inferer, config, device=device)[0]
 
     def make_evaluator(cases: Sequence[CachedCase]) -> SupervisedEvaluator:
         evaluator = SupervisedEvaluator(

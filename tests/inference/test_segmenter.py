@@ -149,7 +149,7 @@ def test_a_resampled_ball_keeps_its_place_and_size(tmp_path: Path) -> None:
     path = save(tmp_path / "image.nii.gz", np.where(truth, 0, -900).astype(np.int16), affine)
     for spacing in ([2.0, 2.0, 2.0], [0.8, 1.0, 4.0], [1.5, 1.2, 2.5]):
         found = segmenter(preprocessing={"spacing_mm": spacing}).segment(path).indices
-        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.95, spacing
+        assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.92, spacing
         apart = np.array(np.nonzero(found)).mean(1) - np.array(np.nonzero(truth)).mean(1)
         assert np.abs(apart).max() < 0.15, spacing  # of a voxel
 

@@ -1,0 +1,143 @@
+"""The commands as a person meets them: help, exit statuses, one line for a mistake, no traceback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import pytest
+from tiny import write_config
+
+BIN = Path(sys.executable).parent
+COMMANDS = ("r2seg", "r2seg-train", "r2seg-infer", "r2seg-evaluate")
+
+
+def run(*words: object, cwd: Path | None = None, **options) -> subprocess.CompletedProcess:
+    command = [str(BIN / words[0]), *map(str, words[1:])]
+    environment = {**os.environ, "COLUMNS": "200"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False, **options)
+
+
+def assert_mistake(result: subprocess.CompletedProcess, *parts: str) -> None:
+    """Exit 2, told on stderr without a traceback."""
+    assert result.returncode == 2, result.stderr + result.stdout
+    assert "Traceback" not in result.stderr
+    for part in parts:
+        assert part in result.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_and_loads_neither_torch_nor_monai(command: str) -> None:
+    result = run(command, "--help")
+    assert result.returncode == 0
+    assert "Usage:" in result.stdout
+    if command != "r2seg":
+        assert "Example:" in result.stdout
+    loads = f"import sys, r2seg.cli; sys.argv = ['{command}', '--help']\ntry: r2seg.cli.{'main' if command == 'r2seg' else command[6:] + '_main'}()\nexcept SystemExit: pass\nprint('LOADED', [name for name in ('torch', 'monai', 'numpy', 'nibabel') if name in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", loads], capture_output=True, text=True, check=True).stdout
+    assert "LOADED []" in printed
+
+
+def test_the_commands_are_also_subcommands() -> None:
+    result = run("r2seg", "--help")
+    for name in ("train", "infer", "evaluate"):
+        assert name in result.stdout
+
+
+def test_a_typo_in_the_config_ends_with_2_and_the_right_name(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", tiny_volumes, training={"lerning_rate": 0.1})
+    assert_mistake(
+        run("r2seg-train", config, cwd=tmp_path), "training.lerning_rate", "did you mean training.learning_rate?"
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_config_that_is_not_there_names_those_beside_it(tiny_volumes: Path, tmp_path: Path) -> None:
+    write_config(tmp_path / "lung.yaml", tiny_volumes)
+    assert_mistake(run("r2seg-train", tmp_path / "lungs.yaml"), "did you mean", "lung.yaml")
+
+
+def test_a_device_that_is_not_there_is_told(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", tiny_volumes)
+    assert_mistake(run("r2seg-train", config, "--device", "cuda:77", cwd=tmp_path), "--device cuda:77")
+    assert_mistake(
+        run("r2seg-train", config, "--device", "gpu", cwd=tmp_path), "valid are auto, cpu, cuda, cuda:N, mps"
+    )
+
+
+def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_volumes: Path, tmp_path: Path) -> None:
+    here = tmp_path / "a folder with spaces"
+    here.mkdir()
+    config = write_config(here / "my config.yaml", tiny_volumes)
+    trained = run("r2seg-train", config, "--set", "training.max_epochs=4", "--threads", 1, cwd=here)
+    assert trained.returncode == 0, trained.stderr
+    lines = trained.stdout.splitlines()
+    assert lines[0].startswith("device cpu")
+    assert sum(line.startswith("epoch ") for line in lines) == 4  # no terminal: one plain line an epoch
+    assert "\r" not in trained.stdout and "\x1b" not in trained.stdout
+    assert "Dice" in trained.stdout and "run folder: runs/tiny" in trained.stdout
+    (command,) = [line for line in lines if line.startswith("next: r2seg-infer")]
+    assert command == "next: r2seg-infer runs/tiny --split test -o predictions"
+
+    again = run("r2seg-train", config, cwd=here)
+    assert_mistake(again, "--resume", "-o RUN")
+
+    inferred = run("r2seg", "infer", "runs/tiny", tiny_volumes / "images", "-o", "out put", "--threads", 1, cwd=here)
+    assert inferred.returncode == 0, inferred.stderr
+    assert len(list((here / "out put").glob("*.nii.gz"))) == 4
+
+    scored = run("r2seg-evaluate", "out put", tiny_volumes / "labels", "-o", "report", cwd=here)
+    assert scored.returncode == 0, scored.stderr
+    assert "Dice" in scored.stdout
+    assert {"cases.csv", "summary.json"} <= {path.name for path in (here / "report").iterdir()}
+
+    held_out = run("r2seg-evaluate", "out put", "runs/tiny", cwd=here)
+    assert held_out.returncode == 0, held_out.stderr
+    assert "the test cases of runs/tiny (1)" in held_out.stdout
+
+
+def test_a_failing_case_gives_exit_1_and_the_others_are_written(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "scans").mkdir()
+    nib.save(nib.load(tiny_volumes / "images/case_3.nii.gz"), tmp_path / "scans/good.nii.gz")
+    (tmp_path / "scans/bad.nii.gz").write_bytes(b"")
+    result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
+    assert result.returncode == 1
+    assert "FAILED" in result.stdout and "bad.nii.gz" in result.stdout and "1 of 2 cases written" in result.stdout
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
+
+
+def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -> None:
+    assert_mistake(run("r2seg-infer", tiny_run, "-o", tmp_path / "out"), "name images or folders", "--split test")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_training_says_how_to_go_on(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", tiny_volumes, training={"max_epochs": 5000})
+    process = subprocess.Popen(
+        [str(BIN / "r2seg-train"), str(config), "--threads", "1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    begun = time.monotonic()
+    while not (tmp_path / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in told and "Traceback" not in told
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_told_in_one_line(tiny_volumes: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", tiny_volumes)
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert_mistake(run("r2seg-train", config, "-o", tmp_path / "locked/run"), "locked")
