@@ -14,7 +14,7 @@ import difflib
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from urllib.parse import urlparse
 import torch
 import torchvision.models
 from torch import Tensor, nn
-from torchvision.models import vgg
+from torchvision.models import resnet, vgg
 
 from r2seg.networks.base import SegmentationNetwork, by
 from r2seg.networks.blocks import Norm
@@ -47,7 +47,9 @@ def _features(drop_last: int) -> Callable[[nn.Module], Chain]:
     return lambda model: _children(model, "features", drop_last)
 
 
-_resnet = _attributes("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_LAYERS = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+_resnet = _attributes("conv1", "bn1", "relu", *_LAYERS)
+_deep_stem_resnet = _attributes(*(f"{kind}{i}" for i in (1, 2, 3) for kind in ("conv", "bn", "relu")), *_LAYERS)
 # What comes after the last map, and is left out: DenseNet's final norm, and the 1x1 convolution that feeds the classifier.
 _CHAINS: dict[str, Callable[[nn.Module], Chain]] = {
     "vgg": _features(0),
@@ -65,11 +67,18 @@ _CHAINS: dict[str, Callable[[nn.Module], Chain]] = {
 }
 
 
+# ResNets whose stem is three 3x3 convolutions (64, 64, 128), as CSAIL's semantic-segmentation-pytorch trains them: their weights
+# fit no model of torchvision. Each is named after the model that it is but for the stem.
+_DEEP_STEMS = {f"{name}_deep_stem": name for name in ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")}
+
+
 def backbone_names() -> list[str]:
-    """Names that ``TorchvisionEncoder`` takes, sorted; ``timm:NAME`` comes on top where timm is installed."""
-    return [
-        name for name in torchvision.models.list_models(module=torchvision.models) if name.startswith(tuple(_CHAINS))
-    ]
+    """Names that ``TorchvisionEncoder`` takes, sorted; ``timm:NAME`` comes on top where timm is installed.
+
+    ``resnet50_deep_stem`` and its kin are CSAIL's variants, for which torchvision has no weights.
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    return sorted([name for name in known if name.startswith(tuple(_CHAINS))] + list(_DEEP_STEMS))
 
 
 class TorchvisionEncoder(nn.Module):
@@ -149,12 +158,7 @@ class TorchvisionEncoder(nn.Module):
         return names
 
     def _load(self, state: dict[str, Tensor], source: str, in_channels: int) -> None:
-        if self.backbone.startswith(
-            "densenet"
-        ):  # torchvision's files are older than its code: norm.1 was renamed to norm1
-            state = {
-                re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name): value for name, value in state.items()
-            }
+        state = current_names(state)
         own, names = self.state_dict(), self.torchvision_names()
         stem = next(key for key, tensor in own.items() if tensor.ndim == 4)
         values = {key: state[name] for key, name in names.items() if name in state}
@@ -180,9 +184,8 @@ class TorchvisionEncoder(nn.Module):
 class BackboneNetwork(SegmentationNetwork):
     """A 2-D network on an ``encoder`` that may hold trained weights: parameters in two groups, for two learning rates."""
 
-    supported_spatial_dims: tuple[int, ...] = (
-        2,
-    )  # annotated: TorchScript would read the base class's annotations otherwise
+    # With a type: TorchScript would read the base class's annotations otherwise, and fails on them.
+    supported_spatial_dims: tuple[int, ...] = (2,)
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         if spatial_dims != 2:
@@ -231,6 +234,11 @@ class BackboneNetwork(SegmentationNetwork):
         """All the others."""
         pretrained = {id(parameter) for parameter in self.pretrained_parameters()}
         yield from (parameter for parameter in self.parameters() if id(parameter) not in pretrained)
+
+
+def current_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision state dict under today's names: files of DenseNets are older than the code, where norm.1 became norm1."""
+    return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.(\d)", r"\1\2", name): value for name, value in state.items()}
 
 
 def adapt_stem(weight: Tensor, in_channels: int) -> Tensor:
@@ -288,6 +296,8 @@ def _torchvision_trunk(name: str, in_channels: int) -> _Trunk:
     device = torch.get_default_device()
     if family == "vgg":
         model = _vgg(name)
+    elif name in _DEEP_STEMS:
+        model = _make_deep_stem_resnet(_DEEP_STEMS[name])
     else:
         with torch.device("cpu" if family in ("regnet", "swin") else device):
             model = torchvision.models.get_model(name, weights=None).to(device)
@@ -296,20 +306,48 @@ def _torchvision_trunk(name: str, in_channels: int) -> _Trunk:
         stem = nn.Conv2d(
             in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, bias=conv.bias is not None
         )
-        nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
+        _init_convs(stem)
         model.set_submodule(path, stem)
-    return _cut(_CHAINS[family](model), in_channels, channels_last=family == "swin")
+    chain = _deep_stem_resnet(model) if name in _DEEP_STEMS else _CHAINS[family](model)
+    return _cut(chain, in_channels, channels_last=family == "swin")
 
 
 def _vgg(name: str) -> nn.Module:
     letter = {"vgg11": "A", "vgg13": "B", "vgg16": "D", "vgg19": "E"}[name.removesuffix("_bn")]
     model = nn.Module()
     model.features = vgg.make_layers(vgg.cfgs[letter], batch_norm=name.endswith("_bn"))
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+    _init_convs(model)
     return model
+
+
+def _make_deep_stem_resnet(name: str) -> nn.Module:
+    is_resnext = name.startswith("resnext")
+    if is_resnext:
+        model = resnet.ResNet(resnet.Bottleneck, [3, 4, 23, 3], groups=32, width_per_group=4)
+    else:
+        model = torchvision.models.get_model(name, weights=None)
+    for index, (before, width, stride) in enumerate([(3, 64, 2), (64, 64, 1), (64, 128, 1)], start=1):
+        model.add_module(f"conv{index}", nn.Conv2d(before, width, 3, stride, padding=1, bias=False))
+        model.add_module(f"bn{index}", nn.BatchNorm2d(width))
+        model.add_module(f"relu{index}", nn.ReLU(inplace=True))
+    # The wider stem changes the first block only: its input has 128 channels, so its shortcut is projected.
+    block = type(model.layer1[0])
+    width = 64 * block.expansion
+    shortcut = nn.Sequential(nn.Conv2d(128, width, 1, bias=False), nn.BatchNorm2d(width))
+    model.layer1[0] = block(
+        128, 64, downsample=shortcut, groups=32 if is_resnext else 1, base_width=4 if is_resnext else 64
+    )
+    _init_convs(model)
+    return model
+
+
+def _init_convs(module: nn.Module) -> None:
+    """As torchvision does: no other weights than convolutions' are drawn at random here."""
+    for conv in module.modules():
+        if isinstance(conv, nn.Conv2d):
+            nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
 
 
 def _cut(chain: Chain, in_channels: int, channels_last: bool) -> _Trunk:
@@ -357,6 +395,10 @@ def _least_size(trunk: nn.Module, in_channels: int, enough: int) -> int:
 
 def _fetch(name: str) -> dict[str, Tensor]:
     """Torchvision's default weights of a backbone, from torch's hub folder or, once, from their address."""
+    if name in _DEEP_STEMS:
+        raise ValueError(
+            f"torchvision has no weights of {name}: set pretrained: PATH to a file of CSAIL's, or to false"
+        )
     weights = torchvision.models.get_model_weights(name).DEFAULT
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     if not file.exists():

@@ -45,6 +45,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 def plain_state_dict(content: object, source: str = "the state dict") -> dict[str, Tensor]:
     """The names and tensors inside a checkpoint or state dict, without wrappers and the prefixes of DataParallel and compile.
 
+    State dicts side by side, {"encoder": ..., "decoder": ...}, become one with dotted names.
+
     Raises:
         ValueError: There is no tensor with a name in it.
     """
@@ -53,6 +55,9 @@ def plain_state_dict(content: object, source: str = "the state dict") -> dict[st
         if wrapped is None:
             break
         content = wrapped
+    if isinstance(content, Mapping) and content and all(isinstance(part, Mapping) for part in content.values()):
+        parts = {name: plain_state_dict(part, source) for name, part in content.items()}
+        return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()}
     tensors = (
         {name: value for name, value in content.items() if isinstance(value, Tensor)}
         if isinstance(content, Mapping)

@@ -12,11 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from r2seg.networks.base import SegmentationNetwork
-from r2seg.networks.legacy import leejunhyun
+from r2seg.networks.legacy import backboned_unet, csail_upernet, leejunhyun, ternausnet
 from r2seg.networks.weights import plain_state_dict
 
 ORIGINS: dict[str, Callable[..., SegmentationNetwork]] = {
     "leejunhyun": leejunhyun.convert,
+    "backboned-unet": backboned_unet.convert,
+    "ternausnet": ternausnet.convert,
+    "csail-upernet": csail_upernet.convert,
 }
 
 
