@@ -8,7 +8,8 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "r2seg/__init__.py").read_text("utf-8"), re.M).group(1)
 
-TEST = ["pytest>=8", "scipy", "ruff"]
+ONNX = ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
+TEST = ["pytest>=8", "ruff", "scikit-learn>=1.5", "selenium>=4.20", *ONNX]
 
 setup(
     name="r2seg",
@@ -20,6 +21,7 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["r2seg", "r2seg.*"]),
+    package_data={"r2seg.evaluation": ["templates/*"]},
     install_requires=[
         "torch>=2.8",
         "torchvision",
@@ -29,13 +31,18 @@ setup(
         "SimpleITK>=2.4",
         "scikit-image>=0.24",
         "pillow>=10",
+        "tifffile>=2024.1",
+        "scipy>=1.13",
+        "numpy>=1.26",
         "pyyaml>=6",
         "pydantic>=2.9",
         "typer>=0.15",
         "rich>=13",
         "tensorboard>=2.17",
+        "matplotlib>=3.9",
+        "jinja2>=3.1",
     ],
-    extras_require={"test": TEST},
+    extras_require={"test": TEST, "onnx": ONNX, "timm": ["timm>=1.0"]},
     entry_points={
         "console_scripts": [
             "r2seg = r2seg.cli:main",
