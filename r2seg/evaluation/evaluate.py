@@ -9,35 +9,25 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from r2seg.data.cases import Case
-from r2seg.data.images import (
-    IGNORE,
-    Grid,
-    Image,
-    ImageError,
-    check_same_grid,
-    read_grid,
-    read_label_map,
-    read_probabilities,
-)
+from r2seg.data.images import IGNORE, read_label_map
 from r2seg.errors import UserError
 from r2seg.evaluation import measures as catalogue
-from r2seg.evaluation.measures import FAMILIES, MEASURES, Pair, choose_measures
-from r2seg.evaluation.pairing import ID, Pairing, Target, find_targets, pair_predictions, some
+from r2seg.evaluation.measures import MEASURES, choose_measures
+from r2seg.evaluation.pairing import ID, Target, find_targets, pair_predictions, some
 from r2seg.evaluation.report import Method, Report, Row
-
-Labels = Mapping[str, int | Sequence[int]]
+from r2seg.evaluation.scoring import Job, Labels, PairedMethod, as_values
 
 _MAX_DERIVED_LABELS = 32
 _ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value
-_UNDECLARED = "undeclared values"
+_ABSENT = "absent"
+
+Progress = Callable[[int, int], None]
 
 
 def evaluate(
@@ -66,7 +56,7 @@ def evaluate(
     workers: int | None = None,
     device: str = "auto",
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
     """Scores predictions against references, by name, label and case.
 
@@ -112,6 +102,7 @@ def evaluate(
         if value not in choices:
             raise UserError(f"{option} is {value!r}: give one of {', '.join(choices)}")
     chosen = choose_measures(measures)
+    declared = labels is not None
     targets = find_targets(
         references,
         reference_name=reference_name,
@@ -123,7 +114,7 @@ def evaluate(
         without=[predictions, *against],
     )
     methods = [
-        _Method(method, role, pair_predictions(folder, targets, prediction_name=pattern))
+        PairedMethod(method, role, pair_predictions(folder, targets, prediction_name=pattern))
         for method, role, folder, pattern in _named_methods(
             predictions, against, observer, prediction_name, observer_name
         )
@@ -136,12 +127,8 @@ def evaluate(
             own = probabilities if probabilities is not None and method.role == "predictions" else None
             method.probabilities = _probability_maps(own or method.pairing.folder / "probabilities", method, targets)
 
-    derived = labels is None
-    labels = _labels_of(targets, ignore_label, workers) if derived else _checked_labels(labels, ignore_label)
-    if thresholds is not None and set(thresholds) != set(labels):
-        raise UserError(f"thresholds are for {some(sorted(thresholds))} and the labels are {some(sorted(labels))}")
-    job = _Job(
-        labels=labels,
+    job = Job(
+        labels=_ANY_VALUE if labels is None else _checked_labels(labels, ignore_label),
         ignore_label=ignore_label,
         measures=chosen,
         missing=missing,
@@ -159,16 +146,23 @@ def evaluate(
     if len(distances_in) > 1 and "surfaces" in job.families:
         raise UserError("some references have a voxel size and some have none: score their distances apart")
 
+    rows = None
+    if labels is None:
+        labels, rows = _scored_by_value(job, targets, workers, progress) or (None, None)
+        job = replace(job, labels=labels or _labels_of(targets, ignore_label, workers))
+    if thresholds is not None and set(thresholds) != set(job.labels):
+        raise UserError(f"thresholds are for {some(sorted(thresholds))} and the labels are {some(sorted(job.labels))}")
+
     report = Report(
-        labels=tuple(labels),
+        labels=tuple(job.labels),
         measures=job.measures,
         methods=tuple(Method(m.name, m.role, m.pairing.folder, m.pairing.missing, m.pairing.extra) for m in methods),
         targets={target.case: target for target in targets},
         settings={
             "predictions": str(predictions),
             "references": str(references) if isinstance(references, Path) else f"{len(references)} cases of a config",
-            "labels": {key: value if isinstance(value, int) else list(value) for key, value in labels.items()},
-            "labels_from": "the values of the references" if derived else "the caller",
+            "labels": {key: value if isinstance(value, int) else list(value) for key, value in job.labels.items()},
+            "labels_from": "the caller" if declared else "the values of the references",
             "ignore_label": ignore_label,
             "masks": str(masks) if masks else "the cases' own" if any(t.mask for t in targets) else None,
             "prediction_name": prediction_name,
@@ -188,37 +182,63 @@ def evaluate(
         seed=seed,
         masks_of=lambda case, label: job.masks(report.targets[case], label),
     )
-    for done, rows in enumerate(_in_order(job.score, targets, workers), start=1):
-        for row in rows:
-            report.add(row)
-        if progress is not None:
-            progress(done, len(targets))
+    for row in rows if rows is not None else _scored(job, targets, workers, progress):
+        report.add(row)
     return report
 
 
-@dataclass(frozen=True)
-class Masks:
-    """One label of one case, to be drawn; pixels that are not counted are in neither.
+def _scored(job: Job, targets: Sequence[Target], workers: int | None, progress: Progress | None) -> Iterator[Row]:
+    for done, rows in enumerate(_in_order(job.score, targets, workers), start=1):
+        yield from rows
+        if progress is not None:
+            progress(done, len(targets))
 
-    Attributes:
-        prediction, reference: (*S) bool, on the reference's grid.
-        like: The reference as it was read.
+
+def _scored_by_value(
+    job: Job, targets: Sequence[Target], workers: int | None, progress: Progress | None
+) -> tuple[Labels, list[Row]] | None:
+    """Labels of the references and all rows in one reading, where counts alone are asked; None where that cannot be.
+
+    Every file value is scored as a label of its own, and the references' values get names afterwards: reading large volumes
+    twice, first to learn their labels, costs more than counting them.
     """
+    masked = job.ignore_label is not None or any(target.mask is not None for target in targets)
+    more = set(job.families) - {"counts", "volumes"}
+    if masked or more or job.thresholds is not None or job.undeclared != "error":
+        return None
 
-    prediction: np.ndarray
-    reference: np.ndarray
-    like: Image
+    def score(target: Target) -> list[dict[str, Row]]:
+        """Rows of each method by value; all values that are in neither file have equal rows, and one is kept."""
+        kept: dict[str, dict[str, Row]] = {}
+        for row in job.score(target):
+            tp, fp, fn, _ = row.counts
+            kept.setdefault(row.method, {}).setdefault(row.label if tp + fp + fn else _ABSENT, row)
+        return list(kept.values())
+
+    cases = []
+    try:
+        for case in _in_order(score, targets, workers):
+            cases.append(case)
+            if progress is not None:
+                progress(len(cases), len(targets))
+    except UserError:  # 0/255 masks, colours or wrong values: reading by the labels takes them or says what is wrong
+        return None
+    found = [
+        {int(value) for rows in case for value, row in rows.items() if row.counts[0] + row.counts[2]} for case in cases
+    ]
+    labels = _named(found, targets)
+    values = {str(value): name for name, value in labels.items()}
+    if any(set(rows) - set(values) - {_ABSENT} for case in cases for rows in case):
+        return None
+    return labels, [
+        replace(rows.get(value) or rows[_ABSENT], label=name)
+        for case in cases
+        for rows in case
+        for value, name in values.items()
+    ]
 
 
-@dataclass
-class _Method:
-    name: str
-    role: str
-    pairing: Pairing
-    probabilities: Mapping[str, Path] | None = None
-
-
-def _probability_maps(folder: Path, method: _Method, targets: Sequence[Target]) -> dict[str, Path]:
+def _probability_maps(folder: Path, method: PairedMethod, targets: Sequence[Target]) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder of probability maps; predict with --probabilities")
     files = pair_predictions(folder, targets).files
@@ -226,200 +246,6 @@ def _probability_maps(folder: Path, method: _Method, targets: Sequence[Target]) 
     if lacking:
         raise UserError(f"{folder} has no probability map for {some(lacking)}, which {method.pairing.folder} predicts")
     return dict(files)
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What scoring one case needs to know."""
-
-    labels: Labels
-    ignore_label: int | None
-    measures: tuple[str, ...]
-    missing: str
-    undeclared: str
-    resample: bool
-    tolerance_mm: float
-    thresholds: Mapping[str, float] | None
-    device: torch.device
-    methods: Sequence[_Method]
-
-    @property
-    def families(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(MEASURES[key].family for key in self.measures))
-
-    def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
-        """The references' grids, after comparing the headers of all files that will be laid over each other."""
-        grids = [read_grid(target.reference) for target in targets]
-        for target, grid in zip(targets, grids, strict=True):
-            if target.mask is not None:
-                check_same_grid(grid, read_grid(target.mask))
-            for method in self.methods:
-                for path in (method.pairing.files.get(target.case), (method.probabilities or {}).get(target.case)):
-                    if path is None:
-                        continue
-                    other = read_grid(path)
-                    if not self.resample or other.affine is None or grid.affine is None:
-                        _check_prediction_grid(grid, other)
-        return grids
-
-    def score(self, target: Target) -> list[Row]:
-        """Rows of one case: every method and label."""
-        reference, truth, reference_strays = self._truth(target)
-        rows = []
-        for method in self.methods:
-            path = method.pairing.files.get(target.case)
-            if path is None and self.missing == "skip":
-                continue
-            pairs, strays = self._read(target, method, reference, truth)
-            rows += self._rows(target, method, path, pairs, strays + reference_strays)
-        return rows
-
-    def masks(self, target: Target, label: str) -> Masks:
-        """One label of a case as the first method predicted it."""
-        reference, truth, _ = self._truth(target)
-        pairs, _ = self._read(target, self.methods[0], reference, truth)
-        index = list(self.labels).index(label)
-        prediction, truth = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
-        return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
-
-    def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
-        """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
-        reference, strays = self._label_map(target.reference, self.ignore_label)
-        truth = reference.array[0]
-        if target.mask is not None:
-            inside = read_label_map(target.mask, {"inside": 1}).array[0]
-            truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
-        return reference, torch.from_numpy(truth).to(self.device), strays
-
-    def _read(self, target: Target, method: _Method, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
-        prediction, strays = self._prediction(method.pairing.files.get(target.case), reference)
-        prediction = prediction.to(self.device)
-        if target.mask is not None or self.ignore_label is not None:
-            # Counts leave these pixels out anyway; surfaces and structures would see them.
-            prediction = prediction.masked_fill(truth == IGNORE, 0)
-        return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
-
-    def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
-        """Label map, and how many undeclared pixels became background."""
-        if self.undeclared == "error":
-            return read_label_map(path, self.labels, ignore_label), 0
-        declared = {value for values in self.labels.values() for value in _as_values(values)} | {ignore_label}
-        rest = [value for value in range(1, 256) if value not in declared]
-        image = read_label_map(path, {**self.labels, _UNDECLARED: rest}, ignore_label)
-        strays = image.array == len(self.labels) + 1
-        return replace(image, array=np.where(strays, 0, image.array).astype(np.uint8)), int(strays.sum())
-
-    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, int]:
-        if path is None:
-            return torch.zeros(reference.shape, dtype=torch.uint8), 0
-        image, strays = self._label_map(path, None)
-        return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
-
-    def _probabilities(self, method: _Method, target: Target, reference: Image) -> Tensor | None:
-        """One map a label; zeros where the case has no prediction."""
-        if method.probabilities is None:
-            return None
-        path = method.probabilities.get(target.case)
-        if path is None:
-            return torch.zeros(len(self.labels), *reference.shape, device=self.device)
-        image = read_probabilities(path)
-        extra = image.num_channels - len(self.labels)
-        if extra not in (0, 1):
-            raise UserError(
-                f"{path}: holds {image.num_channels} probabilities a pixel; expected one for each of "
-                f"{', '.join(self.labels)}, after that of the background or alone"
-            )
-        return torch.from_numpy(_onto(image, reference, order=1)[extra:]).to(self.device)
-
-    def _pairs(self, prediction: Tensor, truth: Tensor, probabilities: Tensor | None, reference: Image) -> list[Pair]:
-        """One pair of all labels; or one a label where thresholds are given, since the labels may then overlap."""
-        dims = reference.spatial_dims
-        steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
-        if steps is not None and dims == 2:
-            steps = torch.diag(steps.norm(dim=0))
-        common = {"steps_mm": steps, "tolerance_mm": self.tolerance_mm}
-        if self.thresholds is None:
-            return [Pair(prediction, truth, len(self.labels), probabilities=probabilities, **common)]
-        ignored = truth == IGNORE
-        return [
-            Pair(
-                (probability >= self.thresholds[name]).to(torch.uint8).masked_fill_(ignored, 0),
-                (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
-                1,
-                probabilities=probability[None],
-                **common,
-            )
-            for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
-        ]
-
-    def _rows(
-        self, target: Target, method: _Method, path: Path | None, pairs: Sequence[Pair], strays: int
-    ) -> list[Row]:
-        families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
-        evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
-        counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
-        scores = {
-            key: MEASURES[key].score(evidence[MEASURES[key].family]).tolist()
-            for key in self.measures
-            if MEASURES[key].family in evidence
-        }
-        return [
-            Row(
-                method=method.name,
-                case=target.case,
-                group=target.group,
-                label=label,
-                status="missing" if path is None else _status(*counts[index]),
-                counts=tuple(counts[index].tolist()),
-                undeclared=strays,
-                scores={key: values[index] for key, values in scores.items()},
-                evidence={name: vectors[index].numpy() for name, vectors in evidence.items()},
-                prediction=path,
-                reference=target.reference,
-            )
-            for index, label in enumerate(self.labels)
-        ]
-
-
-def _status(tp: int, fp: int, fn: int, tn: int) -> str:
-    if tp + fp + fn == 0:
-        return "both empty"
-    if tp + fn == 0:
-        return "reference empty"
-    return "prediction empty" if tp + fp == 0 else "scored"
-
-
-def _onto(image: Image, reference: Image, *, order: int) -> np.ndarray:
-    """The image's channels on the reference's grid; as they are where the grids agree.
-
-    Shape: (C, *S of the image) -> (C, *S of the reference).
-    """
-    if image.affine is None or reference.affine is None:
-        return image.array
-    try:
-        check_same_grid(reference, image)
-    except ImageError:  # only reached with --resample: other differences were refused before
-        from scipy.ndimage import affine_transform
-
-        dims = reference.spatial_dims
-        mapping = np.linalg.inv(image.affine) @ reference.affine
-        return np.stack(
-            [
-                affine_transform(
-                    channel, mapping[:dims, :dims], mapping[:dims, 3], reference.shape, order=order, mode="constant"
-                )
-                for channel in image.array
-            ]
-        )
-    return image.array
-
-
-def _check_prediction_grid(reference: Grid, prediction: Grid) -> None:
-    try:
-        check_same_grid(reference, prediction)
-    except ImageError as error:
-        both = reference.affine is not None and prediction.affine is not None
-        raise UserError(f"{error}{'; --resample brings it to the grid of the reference' if both else ''}") from None
 
 
 def _named_methods(
@@ -441,14 +267,10 @@ def _named_methods(
     return methods if observer is None else [*methods, ("observer", "observer", observer, observer_name)]
 
 
-def _as_values(values: int | Sequence[int]) -> Sequence[int]:
-    return [int(values)] if isinstance(values, int | np.integer) else [int(value) for value in values]
-
-
 def _checked_labels(labels: Labels, ignore_label: int | None) -> Labels:
     seen = {0: "the background"} | ({} if ignore_label is None else {ignore_label: "ignore_label"})
     for name, values in labels.items():
-        for value in _as_values(values):
+        for value in as_values(values):
             if value in seen:
                 raise UserError(f"label {name} takes the value {value}, which is that of {seen[value]}")
             seen[value] = f"label {name}"
@@ -460,7 +282,11 @@ def _checked_labels(labels: Labels, ignore_label: int | None) -> Labels:
 def _labels_of(targets: Sequence[Target], ignore_label: int | None, workers: int | None) -> Labels:
     """Labels from the values of all references."""
     found: list[set[int]] = list(_in_order(_values, [target.reference for target in targets], workers))
-    found = [values - {0, ignore_label} for values in found]
+    return _named([values - {0, ignore_label} for values in found], targets)
+
+
+def _named(found: Sequence[set[int]], targets: Sequence[Target]) -> Labels:
+    """Names for the values that each reference holds."""
     every = sorted(set().union(*found))
     if not every:
         raise UserError(f"all {len(targets)} references are empty, so their labels are unknown: name them with --label")

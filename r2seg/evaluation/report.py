@@ -31,7 +31,7 @@ from r2seg.run import write_atomically
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from r2seg.evaluation.evaluate import Masks
+    from r2seg.evaluation.scoring import Masks
 
 SCHEMA_VERSION = 1
 FORMATS = ("csv", "json", "html", "markdown", "latex")

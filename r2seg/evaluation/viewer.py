@@ -15,8 +15,8 @@ from r2seg.evaluation.measures import MEASURES
 
 if TYPE_CHECKING:
     from r2seg.data.images import Image
-    from r2seg.evaluation.evaluate import Masks
     from r2seg.evaluation.report import Report
+    from r2seg.evaluation.scoring import Masks
 
 # Blue is the reference's side, orange the prediction's; told apart with any colour vision, and by dashes.
 REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#0072B2", "#D55E00"

@@ -180,6 +180,18 @@ def test_undeclared_values_are_an_error_or_counted_as_background(folders):
     assert [row.undeclared for row in report.rows] == [60 + 40, 0]
 
 
+@pytest.mark.parametrize("measures", [["counts", "volumes"], ["counts", "assd"]])
+def test_labels_that_were_found_score_as_if_they_were_declared(folders, measures):
+    found = evaluate(folders / "out", folders / "ref", measures=measures)
+    declared = evaluate(folders / "out", folders / "ref", measures=measures, labels={"label_1": 1, "label_2": 2})
+    assert found.cases_csv() == declared.cases_csv()
+
+
+def test_a_predicted_value_that_no_reference_holds_is_refused(folders):
+    save(folders / "out/a.nii.gz", volume((7, 0, 1)))
+    refused(r"out/a\.nii\.gz: holds undeclared label values 7 \(20 pixels\)", folders / "out", folders / "ref")
+
+
 def test_scores_do_not_depend_on_the_number_of_workers(folders):
     one, three = (evaluate(folders / "out", folders / "ref", workers=workers).cases_csv() for workers in (1, 3))
     assert one == three

@@ -1,0 +1,252 @@
+"""Reading one case, laying its files over each other, and scoring it: all that happens while its pixels are in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r2seg.data.images import (
+    IGNORE,
+    Grid,
+    Image,
+    ImageError,
+    check_same_grid,
+    read_grid,
+    read_label_map,
+    read_probabilities,
+)
+from r2seg.errors import UserError
+from r2seg.evaluation.measures import FAMILIES, MEASURES, Pair
+from r2seg.evaluation.pairing import Pairing, Target
+from r2seg.evaluation.report import Row
+
+Labels = Mapping[str, int | Sequence[int]]
+
+_UNDECLARED = "undeclared values"
+
+
+@dataclass(frozen=True)
+class Masks:
+    """One label of one case, to be drawn; pixels that are not counted are in neither.
+
+    Attributes:
+        prediction, reference: (*S) bool, on the reference's grid.
+        like: The reference as it was read.
+    """
+
+    prediction: np.ndarray
+    reference: np.ndarray
+    like: Image
+
+
+@dataclass
+class PairedMethod:
+    """Predictions of one method; attributes as `report.Method`, and its probability maps by case."""
+
+    name: str
+    role: str
+    pairing: Pairing
+    probabilities: Mapping[str, Path] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """What scoring one case needs to know."""
+
+    labels: Labels
+    ignore_label: int | None
+    measures: tuple[str, ...]
+    missing: str
+    undeclared: str
+    resample: bool
+    tolerance_mm: float
+    thresholds: Mapping[str, float] | None
+    device: torch.device
+    methods: Sequence[PairedMethod]
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(MEASURES[key].family for key in self.measures))
+
+    def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
+        """The references' grids, after comparing the headers of all files that will be laid over each other."""
+        grids = [read_grid(target.reference) for target in targets]
+        for target, grid in zip(targets, grids, strict=True):
+            if target.mask is not None:
+                check_same_grid(grid, read_grid(target.mask))
+            for method in self.methods:
+                for path in (method.pairing.files.get(target.case), (method.probabilities or {}).get(target.case)):
+                    if path is None:
+                        continue
+                    other = read_grid(path)
+                    if not self.resample or other.affine is None or grid.affine is None:
+                        _check_prediction_grid(grid, other)
+        return grids
+
+    def score(self, target: Target) -> list[Row]:
+        """Rows of one case: every method and label."""
+        reference, truth, reference_strays = self._truth(target)
+        rows = []
+        for method in self.methods:
+            path = method.pairing.files.get(target.case)
+            if path is None and self.missing == "skip":
+                continue
+            pairs, strays = self._read(target, method, reference, truth)
+            rows += self._rows(target, method, path, pairs, strays + reference_strays)
+        return rows
+
+    def masks(self, target: Target, label: str) -> Masks:
+        """One label of a case as the first method predicted it."""
+        reference, truth, _ = self._truth(target)
+        pairs, _ = self._read(target, self.methods[0], reference, truth)
+        index = list(self.labels).index(label)
+        prediction, truth = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
+        return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
+
+    def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
+        """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
+        reference, strays = self._label_map(target.reference, self.ignore_label)
+        truth = reference.array[0]
+        if target.mask is not None:
+            inside = read_label_map(target.mask, {"inside": 1}).array[0]
+            truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
+        return reference, torch.from_numpy(truth).to(self.device), strays
+
+    def _read(self, target: Target, method: PairedMethod, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
+        prediction, strays = self._prediction(method.pairing.files.get(target.case), reference)
+        prediction = prediction.to(self.device)
+        if target.mask is not None or self.ignore_label is not None:
+            # Counts leave these pixels out anyway; surfaces and structures would see them.
+            prediction = prediction.masked_fill(truth == IGNORE, 0)
+        return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
+
+    def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
+        """Label map, and how many undeclared pixels became background."""
+        if self.undeclared == "error":
+            return read_label_map(path, self.labels, ignore_label), 0
+        declared = {value for values in self.labels.values() for value in as_values(values)} | {ignore_label}
+        rest = [value for value in range(1, 256) if value not in declared]
+        image = read_label_map(path, {**self.labels, _UNDECLARED: rest}, ignore_label)
+        strays = image.array == len(self.labels) + 1
+        return replace(image, array=np.where(strays, 0, image.array).astype(np.uint8)), int(strays.sum())
+
+    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, int]:
+        if path is None:
+            return torch.zeros(reference.shape, dtype=torch.uint8), 0
+        image, strays = self._label_map(path, None)
+        return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
+
+    def _probabilities(self, method: PairedMethod, target: Target, reference: Image) -> Tensor | None:
+        """One map a label; zeros where the case has no prediction."""
+        if method.probabilities is None:
+            return None
+        path = method.probabilities.get(target.case)
+        if path is None:
+            return torch.zeros(len(self.labels), *reference.shape, device=self.device)
+        image = read_probabilities(path)
+        extra = image.num_channels - len(self.labels)
+        if extra not in (0, 1):
+            raise UserError(
+                f"{path}: holds {image.num_channels} probabilities a pixel; expected one for each of "
+                f"{', '.join(self.labels)}, after that of the background or alone"
+            )
+        return torch.from_numpy(_onto(image, reference, order=1)[extra:]).to(self.device)
+
+    def _pairs(self, prediction: Tensor, truth: Tensor, probabilities: Tensor | None, reference: Image) -> list[Pair]:
+        """One pair of all labels; or one a label where thresholds are given, since the labels may then overlap."""
+        dims = reference.spatial_dims
+        steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
+        if steps is not None and dims == 2:
+            steps = torch.diag(steps.norm(dim=0))
+        common = {"steps_mm": steps, "tolerance_mm": self.tolerance_mm}
+        if self.thresholds is None:
+            return [Pair(prediction, truth, len(self.labels), probabilities=probabilities, **common)]
+        ignored = truth == IGNORE
+        return [
+            Pair(
+                (probability >= self.thresholds[name]).to(torch.uint8).masked_fill_(ignored, 0),
+                (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
+                1,
+                probabilities=probability[None],
+                **common,
+            )
+            for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
+        ]
+
+    def _rows(
+        self, target: Target, method: PairedMethod, path: Path | None, pairs: Sequence[Pair], strays: int
+    ) -> list[Row]:
+        families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
+        evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
+        counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
+        scores = {
+            key: MEASURES[key].score(evidence[MEASURES[key].family]).tolist()
+            for key in self.measures
+            if MEASURES[key].family in evidence
+        }
+        return [
+            Row(
+                method=method.name,
+                case=target.case,
+                group=target.group,
+                label=label,
+                status="missing" if path is None else _status(*counts[index]),
+                counts=tuple(counts[index].tolist()),
+                undeclared=strays,
+                scores={key: values[index] for key, values in scores.items()},
+                evidence={name: vectors[index].numpy() for name, vectors in evidence.items()},
+                prediction=path,
+                reference=target.reference,
+            )
+            for index, label in enumerate(self.labels)
+        ]
+
+
+def _status(tp: int, fp: int, fn: int, tn: int) -> str:
+    if tp + fp + fn == 0:
+        return "both empty"
+    if tp + fn == 0:
+        return "reference empty"
+    return "prediction empty" if tp + fp == 0 else "scored"
+
+
+def _onto(image: Image, reference: Image, *, order: int) -> np.ndarray:
+    """The image's channels on the reference's grid; as they are where the grids agree.
+
+    Shape: (C, *S of the image) -> (C, *S of the reference).
+    """
+    if image.affine is None or reference.affine is None:
+        return image.array
+    try:
+        check_same_grid(reference, image)
+    except ImageError:  # only reached with --resample: other differences were refused before
+        from scipy.ndimage import affine_transform
+
+        dims = reference.spatial_dims
+        mapping = np.linalg.inv(image.affine) @ reference.affine
+        return np.stack(
+            [
+                affine_transform(
+                    channel, mapping[:dims, :dims], mapping[:dims, 3], reference.shape, order=order, mode="constant"
+                )
+                for channel in image.array
+            ]
+        )
+    return image.array
+
+
+def _check_prediction_grid(reference: Grid, prediction: Grid) -> None:
+    try:
+        check_same_grid(reference, prediction)
+    except ImageError as error:
+        both = reference.affine is not None and prediction.affine is not None
+        raise UserError(f"{error}{'; --resample brings it to the grid of the reference' if both else ''}") from None
+
+
+def as_values(values: int | Sequence[int]) -> Sequence[int]:
+    return [int(values)] if isinstance(values, int | np.integer) else [int(value) for value in values]
