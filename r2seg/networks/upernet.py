@@ -73,6 +73,8 @@ class UPerNet(BackboneNetwork):
         auxiliary: bool = False,
     ) -> None:
         super().__init__(spatial_dims, in_channels, out_channels)
+        if not pool_sizes or min(pool_sizes) < 1:
+            raise ValueError(f"pool_sizes is {list(pool_sizes)}: give bins per axis, such as [1, 2, 3, 6]")
         self.encoder = _make_encoder(backbone, in_channels, pretrained, freeze_backbone, backbone_options or {})
         reductions = [max(reduction) for reduction in self.encoder.reductions]
         self.first = sum(reduction < finest for reduction in reductions)
