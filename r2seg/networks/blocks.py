@@ -249,8 +249,10 @@ class Unit(nn.Module):
         self.dropout = (nn.Dropout2d, nn.Dropout3d)[spatial_dims - 2](dropout) if dropout else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.checkpoint_activations and self.training and torch.is_grad_enabled():
-            return self._recompute(x)
+        # TorchScript has no checkpoint: it computes the same and keeps its activations.
+        if not torch.jit.is_scripting():  # noqa: SIM102 (combined, it would be compiled)
+            if self.checkpoint_activations and self.training and torch.is_grad_enabled():
+                return self._recompute(x)
         return self._compute(x)
 
     def _compute(self, x: Tensor) -> Tensor:
@@ -260,7 +262,6 @@ class Unit(nn.Module):
             y = y + x
         return self.dropout(y)
 
-    @torch.jit.unused
     def _recompute(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # a compiled graph writes the statistics once, and takes no context
             return checkpoint(self._compute, x, use_reentrant=False)

@@ -169,7 +169,7 @@ class UNet(SegmentationNetwork):
         self.head = make_conv(spatial_dims, self.decoder.out_channels, out_channels, 1, bias=True)
         self.norm = norm
         self.least_size = self.encoder.reductions[-1]
-        # Channels-last kernels make every map channels-last: on a CPU a training step is 1.4 (bf16) to 4 (float32) times faster.
+        # Channels-last kernels make every map channels-last: a training step on a CPU takes a fifth to a quarter less time.
         self.to(memory_format=(torch.channels_last, torch.channels_last_3d)[spatial_dims - 2])
 
     def forward(self, image: Tensor) -> Tensor:

@@ -92,3 +92,13 @@ def test_compiled_recomputing_network_trains_to_the_same_statistics():
         torch.testing.assert_close(other.state_dict()[key], value, msg=key)
     for one, two in zip(network.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one.grad, two.grad, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_recomputing_network_scripts_traces_and_exports():
+    options = {"channels": [4, 6], "checkpoint_activations": True, "act": "prelu", "recurrence": "shared"}
+    network = build_network("AttentionR2UNet", spatial_dims=3, in_channels=1, out_channels=2, **options).eval()
+    image = torch.randn(2, 1, 9, 8, 7)
+    exported = torch.export.export(network, (image,)).module()
+    for module in (torch.jit.script(network), torch.jit.trace(network, image), exported):
+        torch.testing.assert_close(module(image), network(image))
