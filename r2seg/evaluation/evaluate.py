@@ -22,6 +22,7 @@ from r2seg.evaluation.measures import MEASURES, choose_measures
 from r2seg.evaluation.pairing import ID, Target, find_targets, pair_predictions, some
 from r2seg.evaluation.report import Method, Report, Row
 from r2seg.evaluation.scoring import Job, Labels, PairedMethod, as_values
+from r2seg.evaluation.thresholds import Thresholds
 
 _MAX_DERIVED_LABELS = 32
 _ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value
@@ -47,7 +48,7 @@ def evaluate(
     resample: bool = False,
     tolerance_mm: float = 1.0,
     probabilities: Path | None = None,
-    thresholds: Mapping[str, float] | None = None,
+    threshold: float | Mapping[str, float] | Path | None = None,
     against: Sequence[Path] = (),
     observer: Path | None = None,
     observer_name: str = ID,
@@ -81,7 +82,9 @@ def evaluate(
         resample: Bring predictions on another grid to the reference's, nearest neighbour; otherwise they are refused.
         tolerance_mm: Of the surface Dice; in pixels for pictures.
         probabilities: Folder of probability maps; ``predictions/probabilities`` where it is left out and they are needed.
-        thresholds: Label -> probability from which a pixel is predicted, in place of the label maps.
+        threshold: Probability from which a pixel is predicted, in place of the label maps: one for all labels, by label, or
+            a report or run that holds ``thresholds.json``. Of several labels a pixel may then have more than one. Chosen on
+            cases that are scored, it is an oracle's, and the method's name says so.
         against: Other methods' predictions, compared with the first on the same cases.
         observer: A second reference, scored against the first as a row of its own.
         observer_name: File name of the second reference, without suffix.
@@ -122,6 +125,10 @@ def evaluate(
     if missing == "skip":
         covered = set().union(*(method.pairing.files for method in methods))
         targets = [target for target in targets if target.case in covered]
+    thresholds = None if threshold is None else Thresholds.of(threshold)
+    oracle = thresholds is not None and thresholds.chosen_on(target.reference for target in targets)
+    if oracle:
+        methods = [replace(method, name=f"{method.name} (oracle threshold)") for method in methods]
     if any(MEASURES[key].family == "probabilities" for key in chosen) or thresholds is not None:
         for method in methods[: 1 + len(against)]:
             own = probabilities if probabilities is not None and method.role == "predictions" else None
@@ -135,7 +142,7 @@ def evaluate(
         undeclared=undeclared,
         resample=resample,
         tolerance_mm=tolerance_mm,
-        thresholds=thresholds,
+        thresholds=None,
         device=_device(device),
         methods=methods,
     )
@@ -148,10 +155,11 @@ def evaluate(
 
     rows = None
     if labels is None:
-        labels, rows = _scored_by_value(job, targets, workers, progress) or (None, None)
+        if thresholds is None:
+            labels, rows = _scored_by_value(job, targets, workers, progress) or (None, None)
         job = replace(job, labels=labels or _labels_of(targets, ignore_label, workers))
-    if thresholds is not None and set(thresholds) != set(job.labels):
-        raise UserError(f"thresholds are for {some(sorted(thresholds))} and the labels are {some(sorted(job.labels))}")
+    if thresholds is not None:
+        job = replace(job, thresholds=thresholds.for_labels(job.labels))
 
     report = Report(
         labels=tuple(job.labels),
@@ -174,7 +182,14 @@ def evaluate(
             "resample": resample,
             "tolerance_mm": tolerance_mm,
             "distances_in": "mm" if "mm" in distances_in else "pixels",
-            "thresholds": dict(thresholds) if thresholds else None,
+            "thresholds": job.thresholds,
+            "thresholds_from": None
+            if thresholds is None
+            else str(threshold)
+            if isinstance(threshold, Path)
+            else "the caller",
+            "thresholds_chosen_by": None if thresholds is None else thresholds.criterion,
+            "thresholds_chosen_on_cases_scored_here": len(oracle) if oracle else 0,
             "against": [str(path) for path in against],
             "observer": str(observer) if observer else None,
             "seed": seed,
@@ -204,7 +219,7 @@ def _scored_by_value(
     """
     masked = job.ignore_label is not None or any(target.mask is not None for target in targets)
     more = set(job.families) - {"counts", "volumes"}
-    if masked or more or job.thresholds is not None or job.undeclared != "error":
+    if masked or more or job.undeclared != "error":
         return None
 
     def score(target: Target) -> list[dict[str, Row]]:

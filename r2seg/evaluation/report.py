@@ -26,6 +26,9 @@ from r2seg.errors import UserError
 from r2seg.evaluation.measures import FAMILIES, MEASURES
 from r2seg.evaluation.pairing import Target, some
 from r2seg.evaluation.statistics import NUM_DRAWS, Bootstrap, compare, interval
+from r2seg.evaluation.thresholds import FILE as THRESHOLDS
+from r2seg.evaluation.thresholds import Thresholds, fingerprint
+from r2seg.metrics import best_threshold
 from r2seg.run import write_atomically
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ RULES = {
     "pooled": "one score of all pixels of all cases together: large structures weigh more than in the mean",
     "interval": f"95 % percentile bootstrap, {NUM_DRAWS} draws of groups (patients) with replacement; none below two groups",
     "difference": "first method less the other on the same cases; Wilcoxon signed-rank test, two-sided, on groups' means",
-    "oracle": "the threshold with the best pooled Dice on these very cases: an upper bound, not a result",
+    "oracle": "a threshold with the best pooled Dice on the very cases that are scored: an upper bound, not a result",
 }
 
 
@@ -230,23 +233,38 @@ class Report:
             "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
             "measures": found,
         }
-        if (method, label) in self.histograms and self.histograms[method, label][1].sum():
-            from r2seg.metrics import best_threshold
-
-            threshold, score = best_threshold(self.histograms[method, label])
+        histogram = self.histograms.get((method, label))
+        if histogram is not None and histogram[1].any():
+            threshold, score = best_threshold(histogram)
             entry["oracle"] = {"threshold": threshold, "pooled_dice": score}
         return entry
 
     def _mean_of_labels(self, method: str) -> dict[str, float | None]:
-        """Mean over the labels of their mean over cases; None where a label has none."""
+        """Mean over the labels of their mean over cases, as training's validation has it; None where no label has one."""
         means: dict[str, float | None] = {}
         for key in self.measures:
-            values = []
-            for label in self.labels:
-                scores = np.array([row.scores.get(key, np.nan) for row in self.of(method, label)])
-                values.append(scores[np.isfinite(scores)].mean() if np.isfinite(scores).any() else np.nan)
-            means[key] = float(np.mean(values))
+            scores = [
+                np.array([row.scores.get(key, np.nan) for row in self.of(method, label)]) for label in self.labels
+            ]
+            finite = [values[np.isfinite(values)] for values in scores]
+            by_label = [values.mean() for values in finite if len(values)]
+            means[key] = float(np.mean(by_label)) if by_label else None
         return means
+
+    def thresholds(self) -> Thresholds:
+        """For every label of the first method the threshold with the best pooled Dice here: to be used on other cases.
+
+        Raises:
+            ValueError: Its probabilities were not scored, or a label has no pixel in the references.
+        """
+        missing = [label for label in self.labels if (self.main.name, label) not in self.histograms]
+        if missing:
+            raise ValueError(f"no probabilities of {some(missing)} were scored: ask for the measures 'probabilities'")
+        return Thresholds(
+            {label: best_threshold(self.histograms[self.main.name, label])[0] for label in self.labels},
+            "pooled Dice",
+            frozenset(fingerprint(target.reference) for target in self.targets.values()),
+        )
 
     def _comparison(self, other: Method) -> dict[str, Any]:
         labels: dict[str, Any] = {}
@@ -284,7 +302,8 @@ class Report:
 
         Args:
             folder: Made where needed.
-            formats: Of `FORMATS`: cases.csv, summary.json, report.html, summary.md, summary.tex.
+            formats: Of `FORMATS`: cases.csv, summary.json (and thresholds.json, where probabilities were scored),
+                report.html, summary.md, summary.tex.
 
         Raises:
             UserError: A format is unknown, or the folder cannot be written.
@@ -302,6 +321,9 @@ class Report:
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is a file: name a folder for the report")
         texts = {makers[name][0]: makers[name][1]() for name in formats}  # all made before any is written
+        pooled = [self.histograms.get((self.main.name, label)) for label in self.labels]
+        if "json" in formats and all(histogram is not None and histogram[1].any() for histogram in pooled):
+            texts[THRESHOLDS] = self.thresholds().json()
         for name, text in texts.items():
             write_atomically(folder / name, lambda file, text=text: file.write(text.encode("utf-8")))
         return [folder / name for name in texts]
@@ -400,6 +422,13 @@ class Report:
             notes.append(f"labels taken from the values of the references: {labels}")
         if not any(entry["mean_interval"] for entry in self._entries()):
             notes.append("no intervals: they need at least two groups")
+        if self.settings.get("thresholds"):
+            values = ", ".join(f"{label} {value:.4g}" for label, value in self.settings["thresholds"].items())
+            notes.append(f"label maps made here from the probabilities, thresholds: {values}")
+        if count := self.settings.get("thresholds_chosen_on_cases_scored_here"):
+            notes.append(
+                f"ORACLE: the thresholds were chosen on {count} of these very cases; an upper bound, not a result"
+            )
         for method in self.methods:
             if method.missing:
                 done = "left out" if self.settings.get("missing") == "skip" else "scored as if nothing was predicted"

@@ -180,6 +180,44 @@ def test_undeclared_values_are_an_error_or_counted_as_background(folders):
     assert [row.undeclared for row in report.rows] == [60 + 40, 0]
 
 
+def test_another_method_is_compared_on_the_same_cases(folders):
+    save(folders / "rival/a.nii.gz", volume((1, 0, 2), (2, 3, 5)))
+    save(folders / "rival/sub/b.nii.gz", volume((1, 1, 2)))
+    report = evaluate(folders / "out", folders / "ref", against=[folders / "rival"], measures=["dice"])
+    assert [(method.name, method.role) for method in report.methods] == [("out", "predictions"), ("rival", "against")]
+    (comparison,) = report.summary["comparisons"]
+    found = comparison["labels"]["label_1"]["dice"]
+    assert (comparison["first"], comparison["second"]) == ("out", "rival")
+    assert found["mean_difference"] == pytest.approx(((2 / 3 - 1) + (1 - 2 / 3)) / 2)
+    assert {case["case"]: case["difference"] for case in found["largest"]} == pytest.approx(
+        {"a": -1 / 3, "sub/b": 1 / 3}
+    )
+    assert comparison["labels"]["label_2"]["dice"]["num_cases"] == 1  # the other is NaN on both sides
+
+
+def test_a_second_observer_is_a_row_of_its_own(folders):
+    for name in ("a", "sub/b"):
+        save(folders / f"second/{name}_2ndHO.nii.gz", volume((1, 0, 1)))
+    report = evaluate(
+        folders / "out", folders / "ref", observer=folders / "second", observer_name="{id}_2ndHO", measures=["dice"]
+    )
+    assert set(scores(report, "dice", "observer").values()) >= {2 / 3, 0}
+    assert report.summary["comparisons"] == []
+    assert "observer, mean" in report.markdown()
+
+
+def test_methods_of_one_folder_name_are_told_apart_by_their_parents(folders):
+    for name in ("a", "sub/b"):
+        save(folders / f"other/out/{name}.nii.gz", volume())
+    report = evaluate(folders / "out", folders / "ref", against=[folders / "other/out"])
+    assert [method.name for method in report.methods] == [f"{folders.name}/out", "other/out"]
+
+
+def test_predictions_may_lie_inside_the_references_folder(folders):
+    (folders / "out").rename(folders / "ref/out")
+    assert {row.case for row in evaluate(folders / "ref/out", folders / "ref").rows} == {"a", "sub/b"}
+
+
 @pytest.mark.parametrize("measures", [["counts", "volumes"], ["counts", "assd"]])
 def test_labels_that_were_found_score_as_if_they_were_declared(folders, measures):
     found = evaluate(folders / "out", folders / "ref", measures=measures)
