@@ -68,9 +68,7 @@ postprocessing:
     assert problems_of(path, require_data=True) == [
         "c.yaml:1: name: is missing",
         "c.yaml:1: nam: unknown key; did you mean name?",
-        f"c.yaml:3: data.root: there is no folder {path.parent}/nowhere; it is taken relative to the config file".replace(
-            f"{path.parent}/", ""
-        ),
+        "c.yaml:3: data.root: there is no folder nowhere; it is taken relative to the config file",
         "c.yaml:4: data.labels.lung: 0: must be greater than or equal to 1",
         "c.yaml:4: data.labels.heart: 'x': give a whole number, or a list of them",
         "c.yaml:5: data.splt: unknown key; did you mean data.split?",
@@ -106,7 +104,7 @@ def test_one_e_minus_four_is_a_number_in_every_spelling(write, text: str) -> Non
         ("training: {learning_rate: .inf}", "training.learning_rate: inf: give a finite number"),
         ("training: {weight_decay: -.5}", "training.weight_decay: -0.5: must be greater than or equal to 0"),
         ("training: {optimizer: adam}", "training.optimizer: 'adam' is not valid; did you mean adamw?"),
-        ("training: {lr: 1}", "training.lr: unknown key; valid here: early_stopping, gradient_clip, learning_rate"),
+        ("training: {lr: 1}", "training.lr: unknown key; valid here: auxiliary_weight, backbone_learning_rate, early_stopping"),
         ("training: {batch_size: 1}", "training.batch_size: unknown key; did you mean window.batch_size?"),
         ("training:", "training: null: give keys and values, or leave the section out"),
         ("training: 3", "training: 3: give keys and values, or leave the section out"),

@@ -39,9 +39,29 @@ class Case:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted by path; hidden files and folders are passed over."""
-    files = (path for path in folder.rglob("*") if path.is_file() and split_suffix(path)[1])
-    return sorted(path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    """Every image file below a folder, sorted by path; hidden files and folders are passed over.
+
+    Linked folders are searched too. A link to a file that is gone is listed, so that reading it tells.
+    """
+    found: list[Path] = []
+
+    def search(place: Path, above: frozenset[Path]) -> None:
+        try:
+            entries = list(place.iterdir())
+        except OSError as error:
+            raise UserError(f"{place}: cannot be read: {error.strerror}") from None
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                target = entry.resolve()
+                if target not in above:  # a link upwards would be followed for ever
+                    search(entry, above | {target})
+            elif split_suffix(entry)[1] and (entry.is_file() or entry.is_symlink()):
+                found.append(entry)
+
+    search(folder, frozenset({folder.resolve()}))
+    return sorted(found)
 
 
 def relative_stem(path: Path, root: Path) -> str:
@@ -53,11 +73,16 @@ def join_channels(files: Iterable[Path], root: Path) -> dict[str, tuple[Path, ..
     """Sets of files that differ only in ``_0000``, ``_0001``, …: base id -> files in channel order.
 
     Only complete sets, counted from 0, are listed: a stray ``_0142`` is part of a name.
+
+    Raises:
+        UserError: Two files of a set have one stem, such as a_0000.png and a_0000.jpg.
     """
     sets: dict[str, dict[int, Path]] = {}
     for path in files:
         if match := _CHANNEL.match(relative_stem(path, root)):
-            sets.setdefault(match["base"], {})[int(match["index"])] = path
+            other = sets.setdefault(match["base"], {}).setdefault(int(match["index"]), path)
+            if other != path:
+                raise UserError(f"{other} and {path} have one name: rename or remove one")
     return {
         base: tuple(channels[index] for index in range(len(channels)))
         for base, channels in sets.items()

@@ -45,15 +45,18 @@ def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, lis
     free = [name for name in groups if not any(group[case_id] == name for case_id in part_of_case)]
     random.Random(seed).shuffle(free)
     part_of_group: dict[str, str] = {}
+    default = None if split.train is not None else "train"
+    # Rounding must not use up the groups that other parts need at least.
+    kept = {"test": 0, "validation": int(default is not None and "train" not in part_of_case.values())}
+    kept["test"] = kept["validation"] + int(isinstance(split.validation, float) and split.validation > 0)
     for part in ("test", "validation"):
         share = given[part]
-        if isinstance(share, float | int) and share > 0:
-            count = min(max(1, round(share * len(groups))), len(free))
+        if isinstance(share, float) and share > 0:
+            count = max(1, min(round(share * len(groups)), len(free) - kept[part]))
             for name in free[:count]:
                 part_of_group[name] = part
             del free[:count]
 
-    default = None if split.train is not None else "train"
     parts: dict[str, list[Case]] = {part: [] for part in PARTS}
     for case in cases:
         part = part_of_case.get(case.id) or part_of_group.get(group[case.id]) or default
