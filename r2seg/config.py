@@ -267,6 +267,8 @@ class Network(Section):
     output: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="softmax: background and labels exclude each other"
     )
+    weights: FilePath | None = Field(None, description="a run, or a file of weights, that training starts from")
+    reset: Names = Field((), description="layers that start afresh although weights are given, such as [head]")
 
     @property
     def options(self) -> dict[str, Any]:
@@ -304,6 +306,13 @@ class Training(Section):
     optimizer: Literal["adamw", "sgd"] = "adamw"
     loss: Literal["dice_ce", "ce", "dice"] = "dice_ce"
     gradient_clip: PositiveFloat | None = Field(1.0, description="largest norm of the gradient")
+    backbone_learning_rate: PositiveFloat | None = Field(
+        None,
+        description="of what network.pretrained or network.weights gave the backbone; else learning_rate holds for all",
+    )
+    auxiliary_weight: Annotated[float, Field(ge=0)] = Field(
+        0.4, description="of the loss of an auxiliary head, where the network has one"
+    )
     precision: Precision = "auto"
     validate_every: PositiveInt = Field(1, description="epochs between validations on whole cases")
     early_stopping: PositiveInt | None = Field(None, description="validations without a better Dice before it stops")
@@ -783,7 +792,7 @@ def _label_problems(document: Mapping[str, Any]) -> list[Problem]:
 
 
 # Keys that hold files or folders, relative to the config.
-_ROOT, _CACHE, _PRETRAINED = ("data", "root"), ("data", "cache"), ("network", "pretrained")
+_ROOT, _PRETRAINED, _WEIGHTS = ("data", "root"), ("network", "pretrained"), ("network", "weights")
 
 
 def _with_absolute_paths(config: Config, folder: Path) -> Config:
@@ -792,6 +801,7 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
 
     data, network = config.data, config.network
     data = data.model_copy(update={"root": absolute(data.root), "cache": data.cache and absolute(data.cache)})
+    network = network.model_copy(update={"weights": network.weights and absolute(network.weights)})
     if isinstance(pretrained := network.options.get("pretrained"), str):
         written = {**network.model_dump(), "pretrained": str(absolute(Path(pretrained).expanduser()))}
         network = Network.model_validate(written)
@@ -801,7 +811,12 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
 def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[str, ...]]) -> list[Problem]:
     """Files that training needs and that are not there."""
     problems = []
-    for key, kind, is_there in ((_ROOT, "folder", Path.is_dir), (_PRETRAINED, "file", Path.is_file)):
+    wanted = (
+        (_ROOT, "folder", Path.is_dir),
+        (_PRETRAINED, "file", Path.is_file),
+        (_WEIGHTS, "run or file", Path.exists),
+    )
+    for key, kind, is_there in wanted:
         section = document.get(key[0])
         value = section.get(key[1]) if isinstance(section, dict) else None
         if isinstance(value, str) and key not in wrong and value.strip():

@@ -69,6 +69,8 @@ def settings(root: Path, **changes: dict) -> dict:
         "infer": {"precision": "float32"},
     }
     for section, values in changes.items():
+        if section == "network" and "name" in values:
+            config[section] = {}  # another class has other options
         config[section] = {**config[section], **values} if isinstance(config.get(section), dict) else values
     return config
 

@@ -31,7 +31,12 @@ def step_seed(seed: int, epoch: int, step: int) -> int:
 
 
 def make_train_step(
-    *, seed: int, dtype: torch.dtype | None, scaler: torch.amp.GradScaler, gradient_clip: float | None
+    *,
+    seed: int,
+    dtype: torch.dtype | None,
+    scaler: torch.amp.GradScaler,
+    gradient_clip: float | None,
+    auxiliary_weight: float = 0.0,
 ) -> Callable[[Engine, dict[str, Any]], dict[str, Any]]:
     """The iteration of ``SupervisedTrainer``: forward in ``dtype``, loss in float32, backward, clip, step.
 
@@ -46,8 +51,13 @@ def make_train_step(
         network.train()
         optimizer.zero_grad(set_to_none=True)
         with autocast(engine.state.device, dtype):
-            logits = network(batch["image"])
+            if hasattr(network, "forward_with_auxiliary"):
+                logits, *auxiliary = network.forward_with_auxiliary(batch["image"])
+            else:
+                logits, auxiliary = network(batch["image"]), ()
         loss = engine.loss_function(logits, batch["label"])
+        for other in auxiliary:
+            loss = loss + auxiliary_weight * engine.loss_function(other, batch["label"])
         value = loss.item()
         if not np.isfinite(value):
             raise LossNotFinite(

@@ -71,12 +71,18 @@ def train(
     dtype = autocast_dtype(device, recipe.precision)
 
     torch.manual_seed(config.seed)
-    network = build_configured_network(config, in_channels, pretrained=True).to(device)
+    resumes = resume and (run.path / LAST).is_file()
+    network = build_configured_network(config, in_channels, pretrained=not resumes)
+    if not resumes:
+        start_from_weights(network, config, progress)
+    network = network.to(device)
     sampler = WindowSampler(
         cached["train"], config.window, config.sampling, config.augmentation, seed=config.seed, device=device
     )
     batches = _EpochBatches(sampler)
-    optimizer = make_optimizer(network, config)
+    last = run.load_checkpoint(LAST) if resumes else None
+    pretrained = last["pretrained"] if resumes else pretrained_names(network)
+    optimizer = make_optimizer(network, config, pretrained)
     schedule = LambdaLR(
         optimizer, learning_rate_factor(recipe.warmup_epochs, recipe.max_epochs, sampler.steps_per_epoch)
     )
@@ -113,7 +119,11 @@ def train(
         optimizer=optimizer,
         loss_function=SegmentationLoss(recipe.loss, config.network.output),
         iteration_update=make_train_step(
-            seed=config.seed, dtype=dtype, scaler=scaler, gradient_clip=recipe.gradient_clip
+            seed=config.seed,
+            dtype=dtype,
+            scaler=scaler,
+            gradient_clip=recipe.gradient_clip,
+            auxiliary_weight=recipe.auxiliary_weight,
         ),
         decollate=False,
         train_handlers=[
@@ -125,8 +135,7 @@ def train(
 
     rows: list[dict[str, Any]] = []
     best: dict[str, Any] = {"dice": None, "epoch": 0}
-    if resume and (run.path / LAST).is_file():
-        last = run.load_checkpoint(LAST)
+    if resumes:
         network.load_state_dict(last["network"])
         optimizer.load_state_dict(last["optimizer"])
         schedule.load_state_dict(last["schedule"])
@@ -157,7 +166,11 @@ def train(
     def end_epoch(engine) -> None:
         nonlocal best
         epoch = engine.state.epoch
-        row = {"epoch": epoch, "learning_rate": optimizer.param_groups[0]["lr"], "loss": sum(losses) / len(losses)}
+        row = {
+            "epoch": epoch,
+            "learning_rate": max(group["lr"] for group in optimizer.param_groups),
+            "loss": sum(losses) / len(losses),
+        }
         is_best = False
         if epoch % recipe.validate_every == 0 or epoch == recipe.max_epochs:
             if epoch % recipe.validate_every:
@@ -180,6 +193,7 @@ def train(
                 "optimizer": optimizer.state_dict(),
                 "schedule": schedule.state_dict(),
                 "scaler": scaler.state_dict(),
+                "pretrained": pretrained,
                 "rows": rows,
                 "best": best,
             },
@@ -228,12 +242,54 @@ class _EpochBatches:
         return self.sampler.steps_per_epoch
 
 
-def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum 0.9; no weight decay on biases and norms, which have one axis."""
+def start_from_weights(network: nn.Module, config: Config, progress: TrainingProgress) -> None:
+    """Loads ``network.weights`` into a new network, all but the layers of ``network.reset``."""
+    source = config.network.weights
+    if source is None:
+        if config.network.reset:
+            raise UserError(f"network.reset {list(config.network.reset)} goes with network.weights, which is not set")
+        return
+    from r2seg.networks.weights import load_weights
+
+    try:
+        kept = load_weights(network, source / BEST if source.is_dir() else source, reset=config.network.reset)
+    except ValueError as error:
+        raise UserError(f"network.weights: {error}") from error
+    fresh = f", {', '.join(kept)} start afresh" if kept else ""
+    progress.message(f"network starts from {source}{fresh}")
+
+
+def pretrained_names(network: nn.Module) -> list[str]:
+    """Names of the parameters that came trained; none where the network has no backbone."""
+    pretrained = {id(parameter) for parameter in getattr(network, "pretrained_parameters", tuple)()}
+    return [name for name, parameter in network.named_parameters() if id(parameter) in pretrained]
+
+
+def make_optimizer(network: nn.Module, config: Config, pretrained: Sequence[str] = ()) -> torch.optim.Optimizer:
+    """AdamW, or SGD with Nesterov momentum 0.9; no weight decay on biases and norms, which have one axis.
+
+    Args:
+        network: Its parameters that require gradients are optimized.
+        config: The training section.
+        pretrained: Names of the parameters for which ``training.backbone_learning_rate`` holds where it is set.
+
+    Raises:
+        UserError: A backbone's learning rate is set and nothing of the network is pretrained.
+    """
     recipe = config.training
-    decayed = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.requires_grad and parameter.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    if recipe.backbone_learning_rate is not None and not pretrained:
+        raise UserError(
+            f"training.backbone_learning_rate is {recipe.backbone_learning_rate:g} but no part of {config.network.name} "
+            "is pretrained: set network.pretrained or network.weights, or leave the rate out"
+        )
+    slow = set(pretrained) if recipe.backbone_learning_rate is not None else set()
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            rate = recipe.backbone_learning_rate if name in slow else recipe.learning_rate
+            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+            grouped.setdefault((rate, decay), []).append(parameter)
+    groups = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in grouped.items()]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)

@@ -290,3 +290,49 @@ def test_a_dry_run_plans_and_writes_nothing(
     for part in ("2 cases: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
         assert part in str(plan)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_training_starts_from_the_weights_of_a_run(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+    config = config_of(tmp_path, tiny_volumes, network={"weights": str(tiny_run)}, training={"max_epochs": 1})
+    manifest = train(config, tmp_path / "run", device="cpu").manifest
+    assert manifest["results"]["test"]["ball"]["dice"] > 0.9  # one epoch from scratch gives nothing
+
+
+def test_weights_that_do_not_fit_need_a_reset(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+    network = {"weights": str(tiny_run), "output": "sigmoid"}  # one channel instead of two
+    with pytest.raises(UserError, match=r"network\.weights: .*head.*reset"):
+        train(config_of(tmp_path, tiny_volumes, network=network), tmp_path / "run", device="cpu")
+    network["reset"] = ["head"]
+    config = config_of(tmp_path, tiny_volumes, network=network, training={"max_epochs": 1})
+    train(config, tmp_path / "other", device="cpu")
+
+
+def test_a_pretrained_backbone_has_its_own_learning_rate(tmp_path: Path, tiny_pictures: Path) -> None:
+    from r2seg.networks import build_network
+
+    trained = build_network("TernausNet", spatial_dims=2, in_channels=3, out_channels=5, num_filters=2)
+    torch.save(trained.state_dict(), tmp_path / "weights.pt")
+    config = config_of(
+        tmp_path,
+        tiny_pictures,
+        window={"size": [32, 32], "plane": None, "batch_size": 2},
+        sampling={"windows_per_epoch": 2},
+        preprocessing={"intensity": {"kind": "unit"}},
+        network={
+            "name": "TernausNet",
+            "weights": str(tmp_path / "weights.pt"),
+            "reset": ["head"],
+            "num_filters": 2,
+        },
+        training={"max_epochs": 1, "learning_rate": 1e-3, "backbone_learning_rate": 1e-5},
+    )
+    run = train(config, tmp_path / "run", device="cpu")
+    last = run.load_checkpoint(LAST)
+    assert all(name.startswith("encoder.") for name in last["pretrained"])
+    rates = {group["initial_lr"] for group in last["optimizer"]["param_groups"]}
+    assert rates == {1e-3, 1e-5}
+    longer = config.model_copy(update={"training": config.training.model_copy(update={"max_epochs": 2})})
+    train(longer, run.path, device="cpu", resume=True)
+    with pytest.raises(UserError, match=r"backbone_learning_rate is 1e-05 but no part of TernausNet is pretrained"):
+        fresh = config.network.model_copy(update={"weights": None, "reset": ()})
+        train(config.model_copy(update={"network": fresh}), tmp_path / "none", device="cpu")
