@@ -46,7 +46,11 @@ WORDS = {
         "R2UNet where the background misleads.",
     ),
     "BackbonedUNet": ("arXiv:1505.04597", "backboned-unet", "Pictures with few labels: ImageNet weights help most."),
-    "TernausNet": ("arXiv:1801.05746", "ternausnet UNet11, UNet16", "A light pretrained U-Net; binary masks of pictures."),
+    "TernausNet": (
+        "arXiv:1801.05746",
+        "ternausnet UNet11, UNet16",
+        "A light pretrained U-Net; binary masks of pictures.",
+    ),
     "UPerNet": ("arXiv:1807.10221", "csail-upernet", "Many classes, scenes at several scales, large images."),
 }
 
