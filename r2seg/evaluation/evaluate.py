@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -86,7 +87,7 @@ def evaluate(
             a report or run that holds ``thresholds.json``. Of several labels a pixel may then have more than one. Chosen on
             cases that are scored, it is an oracle's, and the method's name says so.
         against: Other methods' predictions, compared with the first on the same cases.
-        observer: A second reference, scored against the first as a row of its own.
+        observer: A second reference, scored against the first as a row of its own, on the cases it has.
         observer_name: File name of the second reference, without suffix.
         images: Folder of the images, to be shown in the report. Replaces the images of cases.
         image_name: File name of an image, without suffix.
@@ -104,6 +105,12 @@ def evaluate(
     ):
         if value not in choices:
             raise UserError(f"{option} is {value!r}: give one of {', '.join(choices)}")
+    predictions, masks, probabilities, observer, images = map(
+        _as_path, (predictions, masks, probabilities, observer, images)
+    )
+    references = _as_path(references)
+    against = [Path(folder) for folder in against]
+    threshold = _as_path(threshold)
     chosen = choose_measures(measures)
     declared = labels is not None
     targets = find_targets(
@@ -131,8 +138,9 @@ def evaluate(
         methods = [replace(method, name=f"{method.name} (oracle threshold)") for method in methods]
     if any(MEASURES[key].family == "probabilities" for key in chosen) or thresholds is not None:
         for method in methods[: 1 + len(against)]:
-            own = probabilities if probabilities is not None and method.role == "predictions" else None
-            method.probabilities = _probability_maps(own or method.pairing.folder / "probabilities", method, targets)
+            own = probabilities if method.role == "predictions" else None
+            place = own or method.pairing.folder / "probabilities"
+            method.probabilities = _probability_maps(place, method, targets, prediction_name)
 
     job = Job(
         labels=_ANY_VALUE if labels is None else _checked_labels(labels, ignore_label),
@@ -253,14 +261,21 @@ def _scored_by_value(
     ]
 
 
-def _probability_maps(folder: Path, method: PairedMethod, targets: Sequence[Target]) -> dict[str, Path]:
+def _probability_maps(
+    folder: Path, method: PairedMethod, targets: Sequence[Target], prediction_name: str
+) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder of probability maps; predict with --probabilities")
-    files = pair_predictions(folder, targets).files
+    files = pair_predictions(folder, targets, prediction_name=prediction_name).files
     lacking = sorted(set(method.pairing.files) - set(files))
     if lacking:
         raise UserError(f"{folder} has no probability map for {some(lacking)}, which {method.pairing.folder} predicts")
     return dict(files)
+
+
+def _as_path(given: Any) -> Any:
+    """Text is a path, as users of the library write it; everything else stays."""
+    return Path(given) if isinstance(given, str) else given
 
 
 def _named_methods(

@@ -273,6 +273,8 @@ class Report:
             pairs = [(row, second[row.case]) for row in self.of(self.main.name, label) if row.case in second]
             labels[label] = {}
             for key in self.measures if pairs else ():
+                if key == "reference_volume_ml":  # the same on both sides
+                    continue
                 ours, theirs = (
                     np.array([row.scores.get(key, np.nan) for row in rows]) for rows in zip(*pairs, strict=True)
                 )
@@ -291,6 +293,7 @@ class Report:
                             "difference": ours[index] - theirs[index],
                         }
                         for index in found.largest
+                        if ours[index] != theirs[index]
                     ],
                 }
         return {"first": self.main.name, "second": other.name, "labels": labels}
@@ -360,58 +363,21 @@ class Report:
 
     def terminal(self) -> RenderableType:
         """Tables and notes for a terminal, for rich's ``Console.print``."""
-        from rich.console import Group
-        from rich.table import Table
-        from rich.text import Text
+        from r2seg.evaluation.tables import terminal
 
-        parts: list[RenderableType] = []
-        for method in self.methods:
-            title = f"{method.name} ({method.role})" if len(self.methods) > 1 else method.name
-            table = Table(title=title, title_justify="left", title_style="bold")
-            for column in ("Label", "Measure", "Mean over cases", "Median", "Pooled", "Cases", "Not in the mean"):
-                table.add_column(
-                    column, justify="left" if column in ("Label", "Measure", "Not in the mean") else "right"
-                )
-            for label in self.labels:
-                found = self.summary["methods"][method.name]["labels"][label]["measures"]
-                for index, (key, entry) in enumerate(found.items()):
-                    table.add_row(
-                        label if index == 0 else "",
-                        self.title(key),
-                        self._with_interval(key, entry["mean"], entry["mean_interval"]),
-                        self.number(key, entry["median"]),
-                        self._with_interval(key, entry.get("pooled"), entry.get("pooled_interval")),
-                        str(entry["num_cases"]),
-                        _left_out(entry),
-                        end_section=index == len(found) - 1,
-                    )
-            parts.append(table)
-        parts += [self._comparison_table(comparison) for comparison in self.summary["comparisons"]]
-        parts += [Text(f"• {note}") for note in self.notes()]
-        return Group(*parts)
+        return terminal(self)
 
-    def _comparison_table(self, comparison: Mapping[str, Any]) -> RenderableType:
-        from rich.table import Table
+    def markdown(self) -> str:
+        """Table of means and pooled scores for a paper or an issue, and the notes."""
+        from r2seg.evaluation.tables import markdown
 
-        table = Table(
-            title=f"{comparison['first']} less {comparison['second']}, same cases",
-            title_justify="left",
-            title_style="bold",
-        )
-        for column in ("Label", "Measure", "Mean difference", "p (Wilcoxon)", "Cases", "Differ most"):
-            table.add_column(column, justify="left" if column in ("Label", "Measure", "Differ most") else "right")
-        for label, found in comparison["labels"].items():
-            for index, (key, entry) in enumerate(found.items()):
-                table.add_row(
-                    label if index == 0 else "",
-                    self.title(key),
-                    self._with_interval(key, entry["mean_difference"], entry["interval"], sign="+"),
-                    "" if entry["p_value"] is None else f"{entry['p_value']:.3g}",
-                    str(entry["num_cases"]),
-                    ", ".join(case["case"] for case in entry["largest"][:3]),
-                    end_section=index == len(found) - 1,
-                )
-        return table
+        return markdown(self)
+
+    def latex(self) -> str:
+        """The same table for LaTeX (booktabs), and the notes as comments."""
+        from r2seg.evaluation.tables import latex
+
+        return latex(self)
 
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, a line each."""
@@ -431,13 +397,20 @@ class Report:
             )
         for method in self.methods:
             if method.missing:
-                done = "left out" if self.settings.get("missing") == "skip" else "scored as if nothing was predicted"
+                skipped = self.settings.get("missing") == "skip" or method.role == "observer"
+                done = "left out" if skipped else "scored as if nothing was predicted"
                 notes.append(f"{method.name}: {len(method.missing)} missing, {done}: {some(method.missing, 20)}")
             if method.extra:
                 notes.append(
                     f"{method.name}: {len(method.extra)} without a reference, not scored: {some(method.extra, 20)}"
                 )
         for method, found in summary["methods"].items():
+            if len(self.labels) > 1:
+                means = [
+                    f"{self.title(key)} {self.number(key, found['mean_of_labels'][key])}"
+                    for key in [key for key in self.measures if MEASURES[key].better][:2]
+                ]
+                notes.append(f"{method}: mean of the labels' means: {', '.join(means)}")
             for label, entry in found["labels"].items():
                 if entry["cases"]["both empty"]:
                     notes.append(
@@ -459,38 +432,6 @@ class Report:
             for label in method["labels"].values():
                 yield from label["measures"].values()
 
-    def markdown(self) -> str:
-        """Table of means with intervals for a paper or an issue, and the notes."""
-        head, rows = self._paper_rows()
-        lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 2 + "---:|" * (len(head) - 2)]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-        return "\n".join([*lines, "", *(f"- {note}" for note in [_PAPER_NOTE, *self.notes()])]) + "\n"
-
-    def latex(self) -> str:
-        """The same table for LaTeX (booktabs), and the notes as comments."""
-        head, rows = self._paper_rows()
-        lines = [f"% {note}" for note in [_PAPER_NOTE, *self.notes()]]
-        lines += [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule"]
-        lines += [" & ".join(map(_latex, head)) + r" \\", r"\midrule"]
-        lines += [" & ".join(map(_latex, row)) + r" \\" for row in rows]
-        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-    def _paper_rows(self) -> tuple[list[str], list[list[str]]]:
-        head = ["Method", "Label", "Cases", *map(self.title, self.measures)]
-        rows = []
-        for method, found in self.summary["methods"].items():
-            for label, entry in found["labels"].items():
-                total = sum(entry["cases"].values())
-                for kind in ("mean", "pooled"):
-                    cells = []
-                    for key in self.measures:
-                        numbers = entry["measures"].get(key, {})
-                        cell = self._with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
-                        fewer = kind == "mean" and numbers and numbers["num_cases"] != total
-                        cells.append(f"{cell} (n={numbers['num_cases']})" if fewer else cell)
-                    rows.append([f"{method}, {kind}", label, str(total), *cells])
-        return head, rows
-
     def title(self, measure: str) -> str:
         """Name of a measure with its unit."""
         unit = self.unit(measure)
@@ -511,32 +452,16 @@ class Report:
             return "∞"
         return f"{value:{sign}.{2 if MEASURES[measure].unit else 4}f}"
 
-    def _with_interval(self, measure: str, value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
+    def with_interval(self, measure: str, value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
+        """A number and its interval in brackets, where it has one."""
         text = self.number(measure, value, sign)
         if bounds is None or value is None:
             return text
         return f"{text} [{self.number(measure, bounds[0], sign)}, {self.number(measure, bounds[1], sign)}]"
 
 
-_PAPER_NOTE = (
-    "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
-    "n: cases with a finite number where that is not all of them"
-)
-
-
-def _left_out(entry: Mapping[str, Any]) -> str:
-    parts = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
-    return ", ".join(parts)
-
-
 def _csv_number(value: float) -> str:
     return "" if math.isnan(value) else repr(float(value))
-
-
-def _latex(text: str) -> str:
-    for plain, escaped in (("\\", r"\textbackslash "), ("&", r"\&"), ("%", r"\%"), ("_", r"\_"), ("#", r"\#")):
-        text = text.replace(plain, escaped)
-    return text.replace("–", "--").replace("∞", r"$\infty$")
 
 
 def _plain(value: Any) -> Any:

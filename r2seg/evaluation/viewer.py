@@ -38,6 +38,7 @@ class Slice:
         false_positive: data: address of the predicted pixels outside the reference, or None.
         false_negative: data: address of the missed pixels, or None.
         num_errors: Pixels that differ.
+        num_marked: Pixels of reference or prediction.
     """
 
     number: int
@@ -47,6 +48,7 @@ class Slice:
     false_positive: str | None
     false_negative: str | None
     num_errors: int
+    num_marked: int
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Shown:
         axis: Name of the slices' axis, such as "axial"; "" for pictures.
         num_slices: Of the whole volume.
         slices: Evenly chosen ones that hold reference or prediction.
-        start: Index of the slice with the most errors.
+        start: Index of the slice with the most errors, or where there are none with the most pixels.
         note: Why there is no picture below the outlines, or "".
     """
 
@@ -116,7 +118,7 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
         axis=planes.axis_name,
         num_slices=len(planes.reference),
         slices=slices,
-        start=max(range(len(slices)), key=lambda index: slices[index].num_errors),
+        start=max(range(len(slices)), key=lambda index: (slices[index].num_errors, slices[index].num_marked)),
         note=note,
     )
 
@@ -155,7 +157,7 @@ class _Planes:
         first, last = max(busy[0] - 1, 0), min(busy[-1] + 1, len(self.reference) - 1)
         picked = set(np.linspace(first, last, min(MAX_SLICES, last - first + 1)).round().astype(int).tolist())
         errors = (self.reference != self.prediction).sum(axis=(1, 2))
-        return sorted(picked | {int(errors.argmax())})
+        return sorted(picked | ({int(errors.argmax())} if errors.any() else set()))
 
 
 def _planes(masks: Masks, image: Image | None) -> _Planes:
@@ -218,6 +220,7 @@ def _slice(planes: _Planes, index: int) -> Slice:
         false_positive=_stencil(prediction & ~reference, FALSE_POSITIVE, planes.size),
         false_negative=_stencil(reference & ~prediction, FALSE_NEGATIVE, planes.size),
         num_errors=int((reference != prediction).sum()),
+        num_marked=int((reference | prediction).sum()),
     )
 
 
