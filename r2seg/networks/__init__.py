@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from r2seg.networks.backboned_unet import BackbonedUNet
-from r2seg.networks.base import Encoder, SegmentationNetwork
+from r2seg.networks.base import SHARED_OPTIONS, Encoder, SegmentationNetwork
 from r2seg.networks.r2unet import AttentionR2UNet, R2UNet, RUNet
 from r2seg.networks.ternausnet import TernausNet
 from r2seg.networks.unet import AttentionUNet, PlainUNet, ResidualUNet
@@ -39,8 +39,6 @@ __all__ = [
     "network_options",
     *NETWORKS,
 ]
-
-_GIVEN = ("spatial_dims", "in_channels", "out_channels")
 
 
 def build_network(
@@ -78,7 +76,7 @@ def network_options(name: str) -> dict[str, inspect.Parameter]:
     return {
         parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any))
         for parameter in parameters
-        if parameter.name not in _GIVEN
+        if parameter.name not in SHARED_OPTIONS
     }
 
 

@@ -6,10 +6,13 @@ built without a dummy forward; a decoder fits what it upsampled to the skip it g
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import inspect
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+SHARED_OPTIONS = ("spatial_dims", "in_channels", "out_channels")
 
 
 @runtime_checkable
@@ -37,18 +40,27 @@ class SegmentationNetwork(nn.Module):
 
     Attributes:
         supported_spatial_dims: What the class takes as ``spatial_dims``: (2, 3), or (2,) for networks on 2-D backbones.
-        supported_spatial_dims: Values that ``spatial_dims`` may take; a class attribute.
         least_size: Smallest image that the deepest level can still represent, pixels per axis.
+        given_options: Options the network was built with, by name, without the three that all share.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S); always one tensor, always logits.
     """
 
     supported_spatial_dims: tuple[int, ...] = (2, 3)
-    supported_spatial_dims: tuple[int, ...] = (2, 3)
     spatial_dims: int
     in_channels: int
     out_channels: int
     least_size: tuple[int, ...]
+    given_options: dict[str, Any]
+
+    def __new__(cls, *arguments: Any, **options: Any) -> SegmentationNetwork:
+        network = super().__new__(cls)
+        # Kept here, so that no class has to; copying and unpickling come without arguments and restore it by themselves.
+        if arguments or options:
+            given = inspect.signature(cls.__init__).bind_partial(network, *arguments, **options).arguments
+            kept = {name: value for name, value in list(given.items())[1:] if name not in SHARED_OPTIONS}
+            object.__setattr__(network, "given_options", kept)  # nn.Module's own needs __init__ first
+        return network
 
     def __init__(self, spatial_dims: int, in_channels: int, out_channels: int) -> None:
         super().__init__()
