@@ -12,13 +12,16 @@ import csv
 import io
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2seg import __version__
 from r2seg.config import Config, build_configured_network, dump_config, load_config
 from r2seg.data.cases import Case, find_cases
 from r2seg.data.splits import PARTS, split_cases
@@ -175,6 +178,22 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path / METRICS, text.getvalue())
+
+
+def environment() -> dict[str, Any]:
+    """What a manifest says of where and when a run was made."""
+    from importlib.metadata import version
+
+    return {
+        "schema": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "r2seg": __version__,
+            "torch": version("torch"),
+            "monai": version("monai"),
+            "python": platform.python_version(),
+        },
+    }
 
 
 def refuse_used(path: Path) -> None:

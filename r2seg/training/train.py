@@ -6,11 +6,9 @@ MONAI's engines run the loop; what they run is in engines.py, what they are fed 
 from __future__ import annotations
 
 import math
-import platform
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.tensorboard import SummaryWriter
 
-import r2seg
 from r2seg.config import Config, build_configured_network, dump_config
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case, find_cases
@@ -32,7 +29,7 @@ from r2seg.errors import UserError
 from r2seg.inference.devices import autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
 from r2seg.metrics import dice, iou
-from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, parts_of, refuse_used, write_text
+from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, environment, parts_of, refuse_used, write_text
 from r2seg.training.engines import CaseScores, MeanScore, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss
 from r2seg.training.progress import TrainingProgress
@@ -342,7 +339,7 @@ def _prepare_run(
             output,
             config,
             {part: [case.id for case in members] for part, members in parts.items()},
-            {**facts, "labels": list(config.data.labels), "state": "training", "epochs": 0, **_environment()},
+            {**facts, "labels": list(config.data.labels), "state": "training", "epochs": 0, **environment()},
         )
     elif run.manifest["state"] != "finished" or run.manifest["epochs"] < config.training.max_epochs:
         run.update_manifest(state="training")
@@ -397,21 +394,6 @@ def _refuse_other_config(run: Run, config: Config) -> None:
         )
     if changed:
         write_text(run.path / CONFIG, dump_config(config))
-
-
-def _environment() -> dict[str, Any]:
-    import monai
-
-    return {
-        "schema": 1,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {
-            "r2seg": r2seg.__version__,
-            "torch": torch.__version__,
-            "monai": monai.__version__,
-            "python": platform.python_version(),
-        },
-    }
 
 
 def _validation_columns(metrics: Mapping[str, Any], labels: Sequence[str]) -> dict[str, float]:
