@@ -107,7 +107,8 @@ def _linear_weights(old: int, new: int) -> np.ndarray | None:
     """Weights (new, old) of linear interpolation over one extent cut into ``old`` and ``new`` equal voxels.
 
     Voxel centres lie at (i + 1/2) / n. When there are fewer new voxels, the triangle widens to the new voxel, which averages
-    instead of picking (antialiasing). Each row sums to 1; beyond the outer centres the outer voxel is repeated.
+    instead of picking (antialiasing). Of a triangle that reaches beyond the extent the part inside counts. Rows sum to 1. This is
+    ``torch.nn.functional.interpolate`` with align_corners=False, and antialias=True where voxels get fewer.
     """
     if old == new:
         return None
@@ -117,41 +118,66 @@ def _linear_weights(old: int, new: int) -> np.ndarray | None:
     weights = np.zeros((new, old))
     for offset in range(int(np.ceil(2 * reach)) + 2):
         index = first + offset
-        share = np.clip(1 - np.abs(index - centres) / reach, 0, None)
-        np.add.at(weights, (np.arange(new), np.clip(index, 0, old - 1)), share)
+        share = np.where((index >= 0) & (index < old), np.clip(1 - np.abs(index - centres) / reach, 0, None), 0)
+        weights[np.arange(new), np.clip(index, 0, old - 1)] += share
     return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _weigh(array: np.ndarray, weights: np.ndarray | None, axis: int) -> np.ndarray:
-    """``weights @ array`` along one axis."""
+    """``weights @ array`` along one axis, of weights whose rows are zero but for a few neighbours.
+
+    Neighbour after neighbour instead of a product of matrices, whose sums depend on how the library cuts them: so a part of an
+    image has the very values that the whole has, and training sees what inference sees.
+    """
     if weights is None:
         return array
-    return np.moveaxis(np.tensordot(weights, array, axes=(1, axis)), 0, axis)
+    if not weights.size:
+        return array.take(np.zeros(len(weights), dtype=int), axis=axis)
+    used = weights > 0
+    first, rows = used.argmax(1), np.arange(len(weights))
+    result = None
+    for offset in range(int(used.sum(1).max())):
+        index = np.minimum(first + offset, weights.shape[1] - 1)
+        share = np.where(first + offset < weights.shape[1], weights[rows, index], np.float32(0))
+        part = array.take(index, axis=axis)
+        part *= share.reshape([-1 if each == axis else 1 for each in range(array.ndim)])
+        result = part if result is None else np.add(result, part, out=result)
+    return result
 
 
-def resample_slab(oriented: np.ndarray, grid: WorkingGrid, axis: int, start: int, stop: int) -> np.ndarray:
-    """Working samples [start, stop) along a spatial axis, of an oriented array (C, *S).
+def resample_part(oriented: np.ndarray, grid: WorkingGrid, bounds: Sequence[tuple[int, int]]) -> np.ndarray:
+    """The box of working samples [start, stop) of each spatial axis, of an oriented array (C, *S).
 
     Returns the array's own dtype where nothing is resampled (a view), else float32.
     """
     lead = oriented.ndim - len(grid.shape)
-    weights = list(grid.forward_weights)
-    part: list[slice] = [slice(None)] * oriented.ndim
-    if weights[axis] is None:
-        part[lead + axis] = slice(start, stop)
-    else:
-        rows = weights[axis][start:stop]
-        used = np.flatnonzero(rows.any(0))
-        part[lead + axis] = slice(used[0], used[-1] + 1)
-        weights[axis] = rows[:, used[0] : used[-1] + 1]
-    slab = oriented[tuple(part)]
+    weights: list[np.ndarray | None] = []
+    parts = [slice(None)] * lead
+    for matrix, (start, stop) in zip(grid.forward_weights, bounds, strict=True):
+        if matrix is None:
+            parts.append(slice(start, stop))
+        else:
+            matrix = matrix[start:stop]
+            used = np.flatnonzero(matrix.any(0))
+            needed = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 0)
+            parts.append(needed)
+            matrix = matrix[:, needed]
+        weights.append(matrix)
+    box = oriented[tuple(parts)]
     if not grid.resampled:
-        return slab
-    slab = slab.astype(np.float32)
+        return box
+    box = box.astype(np.float32)
     # The axes that shrink most go first: less work for the rest.
-    for each in sorted(range(len(weights)), key=lambda a: grid.shape[a] / grid.oriented_shape[a]):
-        slab = _weigh(slab, weights[each], lead + each)
-    return slab
+    for axis in sorted(range(len(weights)), key=lambda each: grid.shape[each] / grid.oriented_shape[each]):
+        box = _weigh(box, weights[axis], lead + axis)
+    return box
+
+
+def resample_slab(oriented: np.ndarray, grid: WorkingGrid, axis: int, start: int, stop: int) -> np.ndarray:
+    """``resample_part`` of a slab: working samples [start, stop) along one spatial axis, all along the others."""
+    bounds = [(0, size) for size in grid.shape]
+    bounds[axis] = (start, stop)
+    return resample_part(oriented, grid, bounds)
 
 
 def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
@@ -171,7 +197,7 @@ def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
 def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: int) -> Iterator[tuple[slice, Tensor]]:
     """Slabs (K, ...) of a map on the working grid, in order along ``axis``, brought to the oriented grid slab by slab.
 
-    Linear interpolation in each axis. No more working slices are held than the next oriented slice needs.
+    Linear interpolation in each axis, in float32. No more working slices are held than the next oriented slice needs.
     """
     if not grid.resampled:
         yield from slabs
@@ -184,9 +210,9 @@ def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: i
     held: Tensor | None = None
     held_from = done = 0
     for part, slab in slabs:
+        slab = slab.float()
         for other, weights in across:
-            matrix = torch.from_numpy(weights).to(slab.device)
-            slab = torch.movedim(torch.tensordot(matrix, slab, dims=([1], [1 + other])), 0, 1 + other)
+            slab = _weigh_tensor(slab, weights, 1 + other)
         if along is None:
             yield part, slab
             continue
@@ -194,14 +220,20 @@ def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: i
         ready = int(np.searchsorted(last_needed, part.stop, side="left"))
         if ready > done:
             rows = along[done:ready, held_from : held_from + held.shape[1 + axis]]
-            matrix = torch.from_numpy(np.ascontiguousarray(rows)).to(held.device)
-            yield slice(done, ready), torch.movedim(torch.tensordot(matrix, held, dims=([1], [1 + axis])), 0, 1 + axis)
+            yield slice(done, ready), _weigh_tensor(held, rows, 1 + axis)
             done = ready
         if done < along.shape[0]:
             drop = int(np.argmax(along[done] > 0)) - held_from
             if drop > 0:
                 held = held.narrow(1 + axis, drop, held.shape[1 + axis] - drop)
                 held_from += drop
+
+
+def _weigh_tensor(tensor: Tensor, weights: np.ndarray, axis: int) -> Tensor:
+    matrix = torch.from_numpy(np.ascontiguousarray(weights)).to(tensor.device)
+    # Inference runs under autocast, which would do this product, too, in 8 bits of mantissa.
+    with torch.autocast(tensor.device.type, enabled=False):
+        return torch.movedim(torch.tensordot(matrix, tensor, dims=([1], [axis])), 0, axis)
 
 
 @dataclass(frozen=True)
@@ -229,6 +261,10 @@ class Intensity:
         )
         return values.to(torch.float32).clamp(low, high).sub_(shift).mul_(factor)
 
+    def of_channels(self, part: slice) -> Intensity:
+        """The map of some of the channels."""
+        return Intensity(self.low[part], self.high[part], self.shift[part], self.factor[part])
+
 
 # Values looked at for percentiles: enough for a tenth of a percentile, and bounded for large volumes.
 _PERCENTILE_SAMPLES = 2_000_000
@@ -250,7 +286,7 @@ def measure_intensity(array: np.ndarray, preprocessing: Preprocessing) -> Intens
             rows.append((low, high, low, 1 / (high - low)))
         elif kind.kind == "percentile":
             step = max(1, channel.size // _PERCENTILE_SAMPLES)
-            low, high = (float(value) for value in np.percentile(channel.reshape(-1)[::step], (kind.low, kind.high)))
+            low, high = (float(value) for value in np.percentile(channel.ravel("K")[::step], (kind.low, kind.high)))
             rows.append((low, high, low, 1 / (high - low) if high > low else 0.0))
         else:
             mean, deviation = _mean_and_deviation(channel)
@@ -259,9 +295,11 @@ def measure_intensity(array: np.ndarray, preprocessing: Preprocessing) -> Intens
 
 
 def _mean_and_deviation(channel: np.ndarray) -> tuple[float, float]:
-    """Mean and population standard deviation, slice by slice, so that no float64 copy of the volume is made."""
-    mean = sum(float(part.sum(dtype=np.float64)) for part in channel) / channel.size
-    variance = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in channel) / channel.size
+    """Mean and population standard deviation, part by part in memory order, so that no float64 copy of the volume is made."""
+    flat = channel.ravel("K")
+    parts = [flat[start : start + (1 << 20)] for start in range(0, flat.size, 1 << 20)]
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / flat.size
+    variance = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts) / flat.size
     return mean, variance**0.5
 
 
@@ -269,7 +307,7 @@ class PreparedImage:
     """A case as the network sees it, made only where it is looked at.
 
     Slicing gives float32 tensors of the working grid; nothing is computed before. It serves wherever a tensor (C, *S) is
-    only sliced, as in ``WindowInferer.stream``.
+    only sliced, as in ``WindowInferer.stream``; slices have step 1.
 
     Args:
         oriented: Voxels (C, *S) in working order: a file's, or a cache's.
@@ -288,27 +326,27 @@ class PreparedImage:
         """Axes with the channels."""
         return len(self.shape)
 
-    def __getitem__(self, parts: tuple[slice, ...]) -> Tensor:
+    def __getitem__(self, parts: slice | tuple[slice, ...]) -> Tensor:
+        parts = parts if isinstance(parts, tuple) else (parts,)
+        if len(parts) > self.ndim or not all(isinstance(part, slice) and part.step in (None, 1) for part in parts):
+            raise IndexError(
+                f"a prepared image of shape {tuple(self.shape)} is cut by slices of step 1, not by {parts}"
+            )
         parts = (*parts, *(slice(None),) * (self.ndim - len(parts)))
         bounds = [part.indices(size)[:2] for part, size in zip(parts, self.shape, strict=True)]
-        narrowed = [
-            axis
-            for axis, (bound, size) in enumerate(zip(bounds, self.shape, strict=True))
-            if axis and bound != (0, size)
-        ]
-        axis = narrowed[0] - 1 if narrowed else 0
-        slab = resample_slab(self.oriented, self.grid, axis, *bounds[axis + 1])
-        rest = [slice(*bound) for bound in bounds]
-        rest[axis + 1] = slice(None)
-        slab = slab[tuple(rest)]
-        return self.intensity(torch.from_numpy(np.require(_native_endian(slab), requirements=["C", "W"])))
+        channels, *box = [(start, max(start, stop)) for start, stop in bounds]
+        values = resample_part(self.oriented[slice(*channels)], self.grid, box)
+        intensity = self.intensity.of_channels(slice(*channels))
+        return intensity(_as_tensor(values))
 
 
-def _native_endian(array: np.ndarray) -> np.ndarray:
-    """An array torch can take: the machine's byte order, and no unsigned type torch does not compute with."""
+def _as_tensor(array: np.ndarray) -> Tensor:
+    """The array in a type that torch computes with, the machine's byte order, and one piece of memory."""
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
-        return array.astype(np.float32 if array.dtype.itemsize > 2 else np.int32)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+        array = array.astype(np.float32 if array.dtype.itemsize > 2 else np.int32)
+    array = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+    # numpy calls a flipped axis of length 1 contiguous, torch does not.
+    return torch.from_numpy(array.copy() if any(stride < 0 for stride in array.strides) else array)
 
 
 def prepare_image(image: Image, preprocessing: Preprocessing) -> PreparedImage:
