@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from r2seg.config import Config
 
 # Raised when an entry's content changes meaning, so that old entries are made anew.
-_VERSION = 1
+_VERSION = 2
 # Labelled voxels remembered for each label of a case: enough that windows centred on them cover it.
 _REMEMBERED_VOXELS = 20_000
 
@@ -80,7 +80,7 @@ def cache_cases(
         try:
             cached.append(_cache_case(case, config, folder))
         except UserError as error:
-            problems.append(str(error) if case.id in str(error) else f"case {case.id}: {error}")
+            problems.append(str(error) if str(error).startswith(f"case {case.id}:") else f"case {case.id}: {error}")
         if on_case:
             on_case(case)
     if problems:
@@ -88,24 +88,39 @@ def cache_cases(
     return cached
 
 
-def _key(case: Case, config: Config) -> str:
-    files = [path for path in (*case.images, case.label, case.mask) if path]
+def _key(case: Case, config: Config, first: int) -> str:
+    def state(path: Path | None) -> tuple[str, int, int] | None:
+        return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+
+    try:
+        files = {"images": [*map(state, case.images)], "label": state(case.label), "mask": state(case.mask)}
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     facts = {
         "version": _VERSION,
-        "files": [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files],
-        "labels": config.data.model_dump(mode="json", include={"labels", "ignore_label"}),
+        "files": files,
+        "labels": list(config.data.labels.items()),  # their order numbers the classes
+        "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
-        "plane": config.window.plane,
+        "first_axis": first,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 
 
 def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
-    entry = folder / _key(case, config)
     # Windows of a plane are read whole where that plane's axis comes first on disk.
-    first = PLANES.get(config.window.plane or "axial", 0) if config.spatial_dims == 2 else 0
-    if not (entry / "meta.json").is_file():
-        _write_entry(case, config, entry, first)
+    first = PLANES[config.window.plane or "axial"] if config.spatial_dims == 2 else 0
+    entry = folder / _key(case, config, first)
+    if (entry / "meta.json").is_file():
+        try:
+            return _read_entry(case, entry, first)
+        except (OSError, ValueError, KeyError, TypeError, EOFError):  # a crash or a full disk cut it short
+            shutil.rmtree(entry, ignore_errors=True)
+    _write_entry(case, config, entry, first)
+    return _read_entry(case, entry, first)
+
+
+def _read_entry(case: Case, entry: Path, first: int) -> CachedCase:
     meta = json.loads((entry / "meta.json").read_text())
     dims = len(meta["grid"]["shape"])
     first = first if dims == 3 else 0
@@ -153,9 +168,9 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     arrays["foreground"] = _remember_foreground(label)
     meta = {"id": case.id, "grid": asdict(grid), "intensity": asdict(sample["intensity"]), "spacing_mm": spacing_mm}
 
+    beside = entry.parent / f".writing-{uuid.uuid4().hex}"
     try:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".writing-", dir=entry.parent))
+        beside.mkdir(parents=True)
         try:
             for name, array in arrays.items():
                 np.save(
@@ -163,14 +178,18 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
                     np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)),
                 )
             (beside / "meta.json").write_text(json.dumps(meta))
-            if entry.exists():  # without its meta.json: what an interrupted removal left
-                shutil.rmtree(entry)
-            beside.rename(entry)
+            try:
+                beside.rename(entry)
+            except OSError:
+                if not (entry / "meta.json").is_file():  # else another process was quicker: its entry is as good
+                    shutil.rmtree(entry, ignore_errors=True)  # what an interrupted removal left
+                    beside.rename(entry)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {error.strerror}; set data.cache"
+            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {error.strerror or error}; "
+            "set data.cache to a folder with room that can be written"
         ) from None
 
 
