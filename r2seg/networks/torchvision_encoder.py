@@ -67,6 +67,15 @@ _CHAINS: dict[str, Callable[[nn.Module], Chain]] = {
 }
 
 
+# What a backbone cannot do, by the beginning of its name; all others do all of it at any size.
+LIMITS: dict[str, dict[str, str]] = {
+    "swin": {
+        "trace": "which levels shift their windows depends on the image's size and is recorded as it was: other sizes come out wrong",
+        "export": "holds only at sizes at which the same levels shift their windows (a guard refuses the others)",
+        "onnx": "holds only at sizes at which the same levels shift their windows",
+    }
+}
+
 # ResNets whose stem is three 3x3 convolutions (64, 64, 128), as CSAIL's semantic-segmentation-pytorch trains them: their weights
 # fit no model of torchvision. Each is named after the model that it is but for the stem.
 _DEEP_STEMS = {f"{name}_deep_stem": name for name in ("resnet18", "resnet50", "resnet101", "resnext101_32x4d")}

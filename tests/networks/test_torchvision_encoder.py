@@ -9,7 +9,8 @@ import torch
 import torchvision.models
 from torch import nn
 
-from r2seg.networks.torchvision_encoder import TorchvisionEncoder, adapt_stem, backbone_names
+from r2seg.networks import BackbonedUNet
+from r2seg.networks.torchvision_encoder import LIMITS, TorchvisionEncoder, adapt_stem, backbone_names
 
 ONE_OF_EACH_FAMILY = [
     "resnet18",
@@ -321,3 +322,37 @@ def test_timm_backbones_by_name(tmp_path):
         TorchvisionEncoder("timm:resnet19")
     with pytest.raises(ValueError, match="backbone timm:vit_tiny_patch16_224 takes no image of 256 x 256: give one"):
         TorchvisionEncoder("timm:vit_tiny_patch16_224")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", [n for n in ONE_OF_EACH_FAMILY if not n.startswith(tuple(LIMITS))] + ["vgg11_bn", "resnet18_deep_stem"]
+)
+def test_each_family_scripts_traces_compiles_and_runs_in_onnx_at_another_size(name, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    network = BackbonedUNet(2, 1, 2, backbone=name, decoder_channels=[8, 8, 4, 4, 4]).eval()
+    image, other = torch.randn(2, 1, 64, 64), torch.randn(1, 1, 97, 66)
+    shapes = {axis: torch.export.Dim.DYNAMIC for axis in (0, 2, 3)}
+    torch.onnx.export(
+        network, (image,), tmp_path / "network.onnx", dynamo=True, dynamic_shapes=(shapes,), input_names=["image"]
+    )
+    session = onnxruntime.InferenceSession(tmp_path / "network.onnx", providers=["CPUExecutionProvider"])
+    torch._dynamo.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="eager", dynamic=True)
+    with torch.no_grad():
+        expected = network(other)
+        for module in (torch.jit.script(network), torch.jit.trace(network, image), compiled):
+            torch.testing.assert_close(module(other), expected, rtol=1e-4, atol=1e-5)
+        (logits,) = session.run(None, {"image": other.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_OF_EACH_FAMILY)
+def test_gradients_reach_every_parameter_of_each_family(name):
+    torch.manual_seed(0)
+    encoder = TorchvisionEncoder(name)
+    for _ in range(4):  # more than once: stochastic depth drops whole blocks
+        sum(x.square().mean() for x in encoder(torch.randn(4, 3, 224, 224))).backward()
+    assert [key for key, value in encoder.named_parameters() if value.grad is None or not value.grad.any()] == []

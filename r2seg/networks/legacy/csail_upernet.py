@@ -63,7 +63,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> UPerNet:
         backbone=backbone,
         pyramid_channels=decoder["ppm_last_conv.0.weight"].shape[0],
         pool_channels=decoder["ppm_conv.0.0.weight"].shape[0],
-        pool_sizes=POOL_SIZES,
+        pool_sizes=list(POOL_SIZES),
     )
     encoder = encoder_entries(backbone, theirs)
     fill(network, renamed(decoder, layers | {"conv_last.1": "head"}) | encoder, "csail-upernet", absent=absent)
