@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 class WindowSampler:
     """Batches of windows and their labels.
 
-    A case is drawn first, each with the same chance, so that long volumes do not drown short ones. The first
-    ``sampling.foreground`` share of a batch holds a voxel of a label drawn evenly from those the case has, at a place in
-    the window drawn evenly; the others lie anywhere. Where an image is smaller than the window its edge is repeated, as in
-    ``WindowInferer``, and the label there is ignored.
+    A case is drawn first, each with the same chance, so that long volumes do not drown short ones. Of all windows the share
+    ``sampling.foreground`` is of cases that have labels and holds a voxel of a label drawn evenly from those of the case, at a
+    place in the window drawn evenly; the others lie anywhere in any case. Where an image is smaller than the window its edge is
+    repeated, as in ``WindowInferer``, and the label there is ignored.
 
     Args:
         cases: Cached training cases.
@@ -52,6 +52,7 @@ class WindowSampler:
         device: torch.device,
     ) -> None:
         self.cases = list(cases)
+        self.labelled = [case for case in self.cases if case.foreground]
         self.window = window
         self.sampling = sampling
         self.augmentation = augmentation
@@ -76,10 +77,14 @@ class WindowSampler:
     def _draw(self, epoch: int, step: int) -> dict[str, Any]:
         rng = np.random.default_rng([self.seed, epoch, step])
         size = self.window.batch_size
-        num_foreground = round(size * self.sampling.foreground)
+        # Counted over all windows so far: a batch of one or two keeps the share too.
+        before = (epoch * self.steps_per_epoch + step) * size
+        share = self.sampling.foreground
+        num_foreground = round((before + size) * share) - round(before * share) if self.labelled else 0
         images, labels, cases = [], [], []
         for index in range(size):
-            case = self.cases[rng.integers(len(self.cases))]
+            cases_here = self.labelled if index < num_foreground else self.cases
+            case = cases_here[rng.integers(len(cases_here))]
             parts = self._place(case, rng, index < num_foreground)
             voxels, label = case.voxels[(slice(None), *parts)], case.label[parts]
             if len(self.window.size) < case.label.ndim:
@@ -105,7 +110,7 @@ class WindowSampler:
         if len(size) < len(shape):
             size.insert(PLANES[self.window.plane or "axial"], 1)
         voxel = None
-        if foreground and case.foreground:
+        if foreground:
             index = list(case.foreground)[rng.integers(len(case.foreground))]
             voxel = case.foreground[index][rng.integers(len(case.foreground[index]))]
         parts = []
