@@ -117,7 +117,7 @@ class Split(Section):
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal["folder"] = "folder"
+    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/cases.py")
     root: FilePath = Field(
         description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
     )

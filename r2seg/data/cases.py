@@ -108,7 +108,26 @@ def find_cases(data: Data) -> list[Case]:
     Raises:
         UserError: Where the folders are missing, a case has no label, or two files claim one case.
     """
-    return _folder_cases(data)
+    return _LAYOUTS[data.layout](data)
+
+
+def _voc_cases(data: Data) -> list[Case]:
+    """Pascal VOC's segmentation: ``JPEGImages``, ``SegmentationClass``, and the ids of each part in ``ImageSets``.
+
+    ``train.txt`` trains and ``val.txt`` validates; VOC's own test labels are not public.
+    """
+    cases = []
+    for name, part in (("train", "train"), ("val", "validation")):
+        listed = data.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        if not listed.is_file():
+            raise UserError(f"data.root {data.root} has no {listed.relative_to(data.root)}: name the folder VOCdevkit/VOC2012")
+        for case_id in listed.read_text("utf-8").split():
+            image = data.root / "JPEGImages" / f"{case_id}.jpg"
+            label = data.root / "SegmentationClass" / f"{case_id}.png"
+            if missing := [path for path in (image, label) if not path.is_file()]:
+                raise UserError(f"{listed} names {case_id}, and {missing[0]} is not there")
+            cases.append(Case(case_id, (image,), label, None, group_of(case_id, data.group), part))
+    return sorted(cases, key=lambda case: case.id)
 
 
 def _folder_cases(data: Data) -> list[Case]:
@@ -166,3 +185,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 
 def _some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+_LAYOUTS = {"folder": _folder_cases, "voc": _voc_cases}

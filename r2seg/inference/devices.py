@@ -72,16 +72,27 @@ def describe_device(device: torch.device) -> str:
     return f"{device}: {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def autocast_dtype(device: torch.device, precision: str) -> torch.dtype | None:
+def autocast_dtype(device: torch.device, precision: str, *, trains_dims: int | None = None) -> torch.dtype | None:
     """The lower-precision type of autocast, or None for float32.
 
     "auto" is bf16 where the hardware computes in it, fp16 on older CUDA devices, float32 elsewhere.
 
+    Args:
+        device: Where the network computes.
+        precision: "auto", "float32", "bf16" or "fp16".
+        trains_dims: Spatial axes of the windows where gradients are computed.
+
     Raises:
-        UserError: A precision the device does not have.
+        UserError: A precision the device does not have, or computes wrongly.
     """
     if precision == "float32":
         return None
+    # The weight gradient of a 3x3x3 convolution in bf16 on an AVX512-BF16 CPU reads memory that nobody wrote where the map
+    # has two voxels an axis, as deep levels do: off by more than its own size, or NaN (torch 2.15; float32 and 2-D are right).
+    if device.type == "cpu" and trains_dims == 3:
+        if precision == "auto":
+            return None
+        raise UserError(f"precision {precision}: 3-D training on a CPU is wrong in it; set training.precision: float32")
     if device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     elif device.type == "cpu":

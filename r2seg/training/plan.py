@@ -78,7 +78,7 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
             cached["train"], config.window, config.sampling, config.augmentation, seed=config.seed, device=device
         )
         loss_function = SegmentationLoss(config.training.loss, config.network.output)
-        dtype = autocast_dtype(device, config.training.precision)
+        dtype = autocast_dtype(device, config.training.precision, trains_dims=config.spatial_dims)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         for step in range(2):

@@ -65,7 +65,7 @@ def train(
     in_channels, image_dims = run.manifest["in_channels"], run.manifest["image_dims"]
     labels = list(config.data.labels)
     recipe = config.training
-    dtype = autocast_dtype(device, recipe.precision)
+    dtype = autocast_dtype(device, recipe.precision, trains_dims=config.spatial_dims)
 
     torch.manual_seed(config.seed)
     resumes = resume and (run.path / LAST).is_file()
