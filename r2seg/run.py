@@ -12,6 +12,7 @@ import csv
 import io
 import json
 import os
+import pickle
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -59,8 +60,14 @@ def write_atomically(path: Path, write: Callable[[io.BufferedWriter], None]) -> 
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
         temporary = None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
+    except Exception as error:
+        # torch.save turns a full disk into an error of its own, with the true one behind it.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        if cause is None:
+            raise
+        raise UserError(f"{path}: cannot be written: {cause.strerror or cause}") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -81,6 +88,16 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """JSON, written beside and renamed."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}): the run is damaged") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no keys and values: the run is damaged")
+    return content
 
 
 @dataclass(frozen=True)
@@ -129,10 +146,7 @@ class Run:
     @property
     def manifest(self) -> dict[str, Any]:
         """What the network was built with (``in_channels``), versions, state and results."""
-        try:
-            return json.loads((self.path / MANIFEST).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / MANIFEST}: cannot be read ({error}): the run is damaged") from None
+        return _read_json(self.path / MANIFEST)
 
     def update_manifest(self, **values: Any) -> None:
         """Sets keys of the manifest."""
@@ -141,10 +155,11 @@ class Run:
     @property
     def splits(self) -> dict[str, list[str]]:
         """Ids of the cases of "train", "validation" and "test"."""
-        try:
-            return json.loads((self.path / SPLITS).read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path / SPLITS}: cannot be read ({error}): the run is damaged") from None
+        path = self.path / SPLITS
+        splits = _read_json(path)
+        if not all(isinstance(splits.get(part), list) for part in PARTS):
+            raise UserError(f"{path}: does not list the cases of {', '.join(PARTS)}: the run is damaged")
+        return splits
 
     def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
         """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is whole."""
@@ -162,13 +177,24 @@ class Run:
                 f"{self.path} has no {name}: the training ended before its first validation; r2seg-train --resume goes on"
             )
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise UserError(f"{path}: cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file, some advising what is unsafe
+            reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
+            if isinstance(error, pickle.UnpicklingError):
+                reason = "more than tensors and plain data"
+            raise UserError(
+                f"{path}: cannot be read as a checkpoint ({reason}): it is damaged, or not r2seg's"
+            ) from error
+        if not isinstance(content, dict) or "network" not in content:
+            raise UserError(f"{path}: holds no network: it is not a checkpoint of r2seg")
+        return content
 
     def build_network(self) -> SegmentationNetwork:
         """The run's network as it was built for training, with fresh weights; nothing is fetched."""
-        return build_configured_network(self.config, self.manifest["in_channels"])
+        in_channels = self.manifest.get("in_channels")
+        if not isinstance(in_channels, int):
+            raise UserError(f"{self.path / MANIFEST}: does not say in_channels: the run is damaged")
+        return build_configured_network(self.config, in_channels)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """All rows of ``metrics.csv``."""

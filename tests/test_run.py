@@ -1,0 +1,332 @@
+"""The run folder: whole files or none, damage told in one line, and nothing executed that a checkpoint brings along."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from r2seg.config import Config, load_config
+from r2seg.errors import UserError
+from r2seg.run import (
+    BEST,
+    CONFIG,
+    LAST,
+    MANIFEST,
+    SPLITS,
+    Run,
+    cases_of,
+    refuse_used,
+    write_atomically,
+    write_json,
+    write_text,
+)
+
+SPLIT = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+
+
+def config_of(root: Path) -> Config:
+    return Config.model_validate(
+        {
+            "name": "x",
+            "data": {
+                "root": root,
+                "labels": {"lung": 1},
+                "split": {"train": ("a",), "validation": ("b",), "test": ("c",)},
+            },
+            "window": {"size": [16, 16]},
+            "network": {"name": "R2UNet", "channels": [2, 4]},
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run.create(tmp_path / "run", config_of(tmp_path / "data"), SPLIT, {"in_channels": 1, "image_dims": 3})
+
+
+def litter(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name.startswith(".")}
+
+
+def told(function, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        function(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# whole files
+
+
+@pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt(), RuntimeError("odd")])
+def test_a_writer_that_fails_leaves_the_old_file_and_no_litter(tmp_path: Path, error: BaseException) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail(file: io.BufferedWriter) -> None:
+        file.write(b"half of the ne")
+        raise error
+
+    with pytest.raises(type(error)):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file.txt"]
+
+
+def test_nothing_appears_before_the_file_is_whole(tmp_path: Path) -> None:
+    def look(file: io.BufferedWriter) -> None:
+        file.write(b"new")
+        assert not (tmp_path / "file.txt").exists()
+
+    write_atomically(tmp_path / "file.txt", look)
+    assert (tmp_path / "file.txt").read_bytes() == b"new"
+
+
+def test_written_files_have_the_permissions_of_any_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_text_is_utf_8_and_json_ends_with_a_line(tmp_path: Path) -> None:
+    write_text(tmp_path / "a" / "b.txt", "Lunge ü 肺")
+    assert (tmp_path / "a" / "b.txt").read_bytes() == "Lunge ü 肺".encode()
+    write_json(tmp_path / "c.json", {"a": [1]})
+    assert (tmp_path / "c.json").read_text().endswith("}\n")
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert told(write_text, tmp_path / "file" / "x.txt", "x").startswith(f"{tmp_path}/file/x.txt: cannot be written: ")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").touch()
+    assert "folder: cannot be written: Is a directory" in told(write_text, tmp_path / "folder", "x")
+    assert not litter(tmp_path)
+
+
+def test_a_full_disk_is_told_and_the_old_checkpoint_stays(run: Run) -> None:
+    """torch.save answers a full disk with a RuntimeError of its own; a limit of file size stands for the disk."""
+    run.save_checkpoint(LAST, {"network": {}, "epoch": 1})
+    code = f"""
+import resource, signal, torch
+from pathlib import Path
+from r2seg.errors import UserError
+from r2seg.run import Run
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+for size in (100_000, 600):
+    try:
+        Run(Path({str(run.path)!r})).save_checkpoint("last.pt", {{"network": {{"a": torch.zeros(size)}}}})
+    except UserError as error:
+        print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [f"{run.path}/last.pt: cannot be written: File too large"] * 2
+    assert run.load_checkpoint(LAST)["epoch"] == 1
+    assert not litter(run.path)
+
+
+# checkpoints
+
+
+def saved(content: object, **options) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+class Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_checkpoint_comes_back_as_it_was_on_the_cpu(run: Run) -> None:
+    content = {
+        "network": {"a": torch.arange(3.0)},
+        "epoch": 3,
+        "rows": [{"epoch": 1, "loss": 0.5}],
+        "best": {"dice": None},
+    }
+    run.save_checkpoint(BEST, content)
+    found = run.load_checkpoint(BEST)
+    assert torch.equal(found.pop("network")["a"], content.pop("network")["a"])
+    assert found == content
+
+
+GOOD = saved({"network": {"a": torch.zeros(1000)}})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        GOOD[:100],
+        GOOD[: len(GOOD) // 2],
+        GOOD[:-5],
+        b"\x00" * 500,
+        b"hello world\n" * 10,
+        b"PK\x03\x04" + b"\x00" * 100,
+    ],
+    ids=["empty", "start", "half", "nearly all", "zeros", "text", "zip"],
+)
+def test_a_damaged_checkpoint_is_told_in_one_line(run: Run, content: bytes) -> None:
+    (run.path / BEST).write_bytes(content)
+    message = told(run.load_checkpoint, BEST)
+    assert message.startswith(f"{run.path}/best.pt: cannot be read as a checkpoint (")
+    assert message.endswith("): it is damaged, or not r2seg's")
+    assert "weights_only" not in message
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda evil: saved({"network": evil}), lambda evil: pickle.dumps({"network": evil}, protocol=2)]
+)
+def test_a_malicious_checkpoint_is_not_executed(run: Run, tmp_path: Path, wrap) -> None:
+    (run.path / BEST).write_bytes(wrap(Evil(tmp_path / "made")))
+    assert "cannot be read as a checkpoint (more than tensors and plain data)" in told(run.load_checkpoint, BEST)
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.zeros(3)])
+def test_what_is_no_checkpoint_of_ours_is_told(run: Run, content: object) -> None:
+    (run.path / BEST).write_bytes(saved(content))
+    assert told(run.load_checkpoint, BEST) == f"{run.path}/best.pt: holds no network: it is not a checkpoint of r2seg"
+
+
+def test_a_missing_checkpoint_is_told(run: Run) -> None:
+    assert "has no best.pt: the training ended before its first validation" in told(run.load_checkpoint, BEST)
+
+
+# what describes a run
+
+
+def test_a_run_describes_itself_after_it_was_moved(run: Run, tmp_path: Path) -> None:
+    moved = run.path.rename(tmp_path / "elsewhere")
+    found = Run.open(moved)
+    assert found.config == config_of(tmp_path / "data")
+    assert found.splits == SPLIT
+    assert (found.build_network().in_channels, found.build_network().out_channels) == (1, 2)
+    assert Run.open(moved / CONFIG).path == moved
+
+
+def test_keys_of_the_manifest_are_set_one_by_one(run: Run) -> None:
+    run.update_manifest(state="finished")
+    run.update_manifest(epochs=3)
+    assert run.manifest == {"in_channels": 1, "image_dims": 3, "state": "finished", "epochs": 3}
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "null", "\xff"])
+def test_a_damaged_manifest_or_split_is_told_in_one_line(run: Run, content: str) -> None:
+    for name, read in ((MANIFEST, lambda: run.manifest), (SPLITS, lambda: run.splits)):
+        (run.path / name).write_text(content, "latin-1")
+        assert told(read).startswith(f"{run.path / name}: ")
+        assert told(read).endswith("the run is damaged")
+
+
+def test_a_manifest_without_channels_and_a_split_without_parts_are_told(run: Run) -> None:
+    write_json(run.path / MANIFEST, {})
+    assert "manifest.json: does not say in_channels: the run is damaged" in told(run.build_network)
+    write_json(run.path / SPLITS, {"train": []})
+    assert "does not list the cases of train, validation, test" in told(lambda: run.splits)
+
+
+def test_a_folder_that_is_no_run_names_runs_near_it(run: Run, tmp_path: Path) -> None:
+    assert told(Run.open, tmp_path) == f"{tmp_path} is no run: it has no config.yaml; runs near it: {run.path}"
+    assert (
+        told(Run.open, tmp_path / "rum") == f"{tmp_path}/rum is no run: it has no config.yaml; runs near it: {run.path}"
+    )
+    (tmp_path / "deep").mkdir()
+    assert told(Run.open, tmp_path / "deep").endswith("; r2seg-train makes one")
+
+
+def test_metrics_have_a_column_for_whatever_any_row_holds(run: Run) -> None:
+    run.write_metrics([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.4, "dice": float("nan")}])
+    with open(run.path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert rows == [{"epoch": "1", "loss": "0.5", "dice": ""}, {"epoch": "2", "loss": "0.4", "dice": "nan"}]
+
+
+# a folder for a new run
+
+
+def test_a_used_folder_is_refused_and_one_that_never_became_a_run_is_not(run: Run, tmp_path: Path) -> None:
+    assert (
+        told(refuse_used, run.path)
+        == f"{run.path} holds a run already: --resume goes on with it, -o RUN starts another"
+    )
+    assert told(lambda: Run.create(run.path, config_of(tmp_path), SPLIT, {})).startswith(
+        f"{run.path} holds a run already"
+    )
+    (run.path / CONFIG).unlink()
+    (run.path / "cache").mkdir()
+    refuse_used(run.path)
+    refuse_used(tmp_path / "new")
+
+
+def test_files_of_others_are_never_mixed_with_a_run(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    assert told(refuse_used, tmp_path) == f"{tmp_path} is not empty and holds no run: name another folder with -o RUN"
+    assert told(refuse_used, tmp_path / "thesis.tex") == f"{tmp_path}/thesis.tex is a file: name a folder with -o RUN"
+
+
+def test_a_run_killed_before_its_config_was_written_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(
+        "r2seg.run.write_text", lambda path, text: die() if path.name == CONFIG else write_text(path, text)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        Run.create(tmp_path / "run", config_of(tmp_path), SPLIT, {})
+    monkeypatch.undo()
+    Run.create(tmp_path / "run", config_of(tmp_path), SPLIT, {})
+    assert json.loads((tmp_path / "run" / SPLITS).read_text()) == SPLIT
+
+
+# the cases of a run or a config
+
+
+def write_cases(root: Path, *names: str) -> None:
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (root / folder / f"{name}.png").touch()
+
+
+def test_the_cases_of_a_run_are_those_held_out_unless_asked_otherwise(run: Run, tmp_path: Path) -> None:
+    write_cases(tmp_path / "data", "a", "b", "c", "d")
+    assert [case.id for case in cases_of(run.path).cases] == ["c"]
+    assert [case.id for case in cases_of(run.path, "train").cases] == ["a"]
+    assert [case.id for case in cases_of(run.path, "all").cases] == ["a", "b", "c"]
+    write_json(run.path / SPLITS, {**SPLIT, "test": []})
+    assert cases_of(run.path).part == "validation"
+    assert told(cases_of, run.path, "test") == f"{run.path} has no test cases; it has train, validation"
+    assert told(cases_of, run.path, "tset") == "--split tset: valid are test, validation, train and all"
+
+
+def test_cases_of_a_run_that_are_gone_are_told(run: Run, tmp_path: Path) -> None:
+    write_cases(tmp_path / "data", "a", "b")
+    assert told(cases_of, run.path) == f"{run.path}: its cases c are not in {tmp_path / 'data'} any more"
+
+
+def test_a_config_is_split_as_training_would(run: Run, tmp_path: Path) -> None:
+    write_cases(tmp_path / "data", "a", "b", "c")
+    path = tmp_path / "x.yaml"
+    path.write_text((run.path / CONFIG).read_text())
+    found = cases_of(path)
+    assert (str(found), [case.id for case in found.cases]) == (f"the test cases of {path} (1)", ["c"])
+    assert found.config == load_config(path)
