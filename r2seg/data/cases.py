@@ -116,12 +116,18 @@ def _voc_cases(data: Data) -> list[Case]:
 
     ``train.txt`` trains and ``val.txt`` validates; VOC's own test labels are not public.
     """
-    cases = []
+    cases: list[Case] = []
+    listed_in: dict[str, Path] = {}
     for name, part in (("train", "train"), ("val", "validation")):
         listed = data.root / "ImageSets" / "Segmentation" / f"{name}.txt"
         if not listed.is_file():
-            raise UserError(f"data.root {data.root} has no {listed.relative_to(data.root)}: name the folder VOCdevkit/VOC2012")
+            raise UserError(
+                f"data.root {data.root} has no {listed.relative_to(data.root)}: name the folder VOCdevkit/VOC2012"
+            )
         for case_id in listed.read_text("utf-8").split():
+            if case_id in listed_in:
+                raise UserError(f"{listed} names {case_id}, which {listed_in[case_id]} named before: remove one")
+            listed_in[case_id] = listed
             image = data.root / "JPEGImages" / f"{case_id}.jpg"
             label = data.root / "SegmentationClass" / f"{case_id}.png"
             if missing := [path for path in (image, label) if not path.is_file()]:

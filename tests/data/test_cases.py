@@ -163,3 +163,46 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert told(root) == "images/locked: cannot be read: Permission denied"
+
+
+# Pascal VOC
+
+
+def make_voc(root: Path, train: str = "b c", val: str = "a") -> Path:
+    for name in "abc":
+        make(root, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png")
+    make(root, "JPEGImages/unlabelled.jpg")
+    lists = root / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    for name, ids in (("train", train), ("val", val)):
+        (lists / f"{name}.txt").write_text("\n".join(ids.split()) + "\n")
+    return root
+
+
+def voc_cases(root: Path) -> list[Case]:
+    return find_cases(Data(layout="voc", root=root, labels={"a": 1}))
+
+
+def test_pascal_voc_fixes_the_parts_of_its_cases(tmp_path: Path) -> None:
+    root = make_voc(tmp_path)
+    a, b, c = voc_cases(root)
+    assert a == Case("a", (root / "JPEGImages/a.jpg",), root / "SegmentationClass/a.png", None, "a", "validation")
+    assert (b.split, c.split) == ("train", "train")
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "told"),
+    [
+        ("a b", "c a", r"val\.txt names a, which .*train\.txt named before: remove one"),
+        ("a b a", "c", r"train\.txt names a, which .*train\.txt named before: remove one"),
+        ("a d", "b", r"train\.txt names d, and .*d\.jpg is not there"),
+    ],
+)
+def test_lists_of_pascal_voc_that_contradict_are_told(tmp_path: Path, train: str, val: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        voc_cases(make_voc(tmp_path, train, val))
+
+
+def test_another_folder_than_that_of_pascal_voc_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"has no ImageSets/Segmentation/train\.txt: name the folder VOCdevkit/VOC2012"):
+        voc_cases(tmp_path)
