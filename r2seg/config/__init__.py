@@ -1,0 +1,37 @@
+"""The config: one page of typed, frozen schema, and errors that name key, file line and remedy.
+
+Importing it loads no torch. What does not live here: whether a folder's images are sound (data/), or how a network is built
+(networks/).
+"""
+
+from r2seg.config.network import build_configured_network
+from r2seg.config.reading import ConfigError, dump_config, load_config
+from r2seg.config.schema import (
+    Augmentation,
+    Config,
+    Data,
+    FillHoles,
+    LargestComponents,
+    PostprocessingStep,
+    Preprocessing,
+    Sampling,
+    Split,
+    Window,
+)
+
+__all__ = [
+    "Augmentation",
+    "Config",
+    "ConfigError",
+    "Data",
+    "FillHoles",
+    "LargestComponents",
+    "PostprocessingStep",
+    "Preprocessing",
+    "Sampling",
+    "Split",
+    "Window",
+    "build_configured_network",
+    "dump_config",
+    "load_config",
+]

@@ -1,0 +1,117 @@
+"""The ``network`` section against the networks' own signatures, and the network it describes.
+
+The networks (and torch) are imported when a function here is called, not with the module.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from r2seg.config.schema import Config, Network, Problem, nearest, shown
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.networks.base import SegmentationNetwork
+
+# Keys of ``network`` that the config sets itself and no one may write.
+_DERIVED = ("in_channels", "out_channels")
+
+
+def network_problems(document: Mapping[str, Any]) -> list[Problem]:
+    """Mistakes in ``network``, told by the class's own signature; whatever else is wrong in the document may be."""
+    section, window = document.get("network", {}), document.get("window")
+    name = section.get("name", Network.model_fields["name"].default) if isinstance(section, Mapping) else None
+    if not isinstance(name, str):
+        return []
+    from r2seg.networks import NETWORKS, build_network, check_options, network_options
+
+    if name not in NETWORKS:
+        return [(("network", "name"), f"{name!r} is no network; {nearest(name, NETWORKS)}")]
+    problems: list[Problem] = []
+    size = window.get("size") if isinstance(window, Mapping) else None
+    size = (
+        size if isinstance(size, list) and len(size) in (2, 3) and all(type(n) is int and n > 0 for n in size) else None
+    )
+    words = {2: "two", 3: "three"}
+    dims = NETWORKS[name].supported_spatial_dims
+    if size and len(size) not in dims:
+        text = f"{size} is {len(size)}-D and {name} is {dims[0]}-D only: give {words[dims[0]]} numbers"
+        problems.append((("window", "size"), text))
+    valid = [*Network.model_fields, *network_options(name)]
+    options = {str(key): value for key, value in section.items() if key not in Network.model_fields}
+    for key, value in options.items():
+        text = None
+        if key == "spatial_dims":
+            if type(value) is not int or value not in words:
+                text = f"{shown(value)} is not valid; leave it out, it follows from window.size"
+            elif size and value != len(size):
+                text = (
+                    f"{value}, but window.size {size} is {len(size)}-D: give window.size {words[value]} numbers, "
+                    f"or set network.spatial_dims: {len(size)}"
+                )
+        elif key in _DERIVED:
+            text = "follows from the data and its labels: leave it out"
+        elif key not in valid:
+            text = f"{name} has no such option; {nearest(key, valid)}"
+        elif _not_finite(value):
+            text = f"{shown(value)}: give a finite number"
+        else:
+            try:
+                check_options(name, {key: value})
+            except ValueError as error:
+                text = str(error)
+        if text:
+            problems.append((("network", key), text))
+    if problems:
+        return problems
+    import torch
+
+    options = {key: value for key, value in options.items() if key not in ("spatial_dims", "pretrained")}
+    try:
+        with torch.device("meta"):  # costs no memory, and tries every option
+            network = build_network(name, spatial_dims=len(size or dims), in_channels=1, out_channels=2, **options)
+    except (ValueError, TypeError) as error:
+        named = next((key for key in options if re.search(rf"\b{re.escape(key)}\b", str(error))), None)
+        return [(("network", named) if named else ("network",), str(error))]
+    if size and any(given < least for given, least in zip(size, network.least_size, strict=True)):
+        return [
+            (("window", "size"), f"{size} is too small for this {name}, which needs {list(network.least_size)} or more")
+        ]
+    return []
+
+
+def _not_finite(value: Any) -> bool:
+    if isinstance(value, list):
+        return any(map(_not_finite, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def build_configured_network(config: Config, in_channels: int, *, pretrained: bool = False) -> SegmentationNetwork:
+    """The network of a config for images of so many channels.
+
+    Args:
+        config: Its network, window and labels decide the network.
+        in_channels: Channels of a case's image.
+        pretrained: Honour the config's ``network.pretrained``. Only training does: a trained run has its own weights.
+
+    Raises:
+        UserError: An option or a combination that the network refuses.
+    """
+    from r2seg.networks import build_network
+
+    options = {key: value for key, value in config.network.options.items() if key != "spatial_dims"}
+    if not pretrained:
+        options.pop("pretrained", None)
+    try:
+        return build_network(
+            config.network.name,
+            spatial_dims=config.spatial_dims,
+            in_channels=in_channels,
+            out_channels=config.out_channels,
+            **options,
+        )
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from error
