@@ -59,6 +59,8 @@ def evaluate(
     device: str = "auto",
     seed: int = 0,
     progress: Progress | None = None,
+    name: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Report:
     """Scores predictions against references, by name, label and case.
 
@@ -95,16 +97,13 @@ def evaluate(
         device: "auto", "cpu" or a torch device on which pixels are counted.
         seed: Of the bootstrap.
         progress: Called with cases done and cases in all.
+        name: Of the first method in all tables; the end of its path where it is left out.
+        provenance: What else the report's settings tell: where predictions and references come from.
 
     Raises:
         UserError: Names, labels, grids or options do not go together; one line that names the files.
     """
-    for option, value, choices in (
-        ("missing", missing, ("miss", "skip")),
-        ("undeclared", undeclared, ("error", "background")),
-    ):
-        if value not in choices:
-            raise UserError(f"{option} is {value!r}: give one of {', '.join(choices)}")
+    uses_probabilities = check_options(measures=measures, missing=missing, undeclared=undeclared, threshold=threshold)
     predictions, masks, probabilities, observer, images = map(
         _as_path, (predictions, masks, probabilities, observer, images)
     )
@@ -126,7 +125,7 @@ def evaluate(
     methods = [
         PairedMethod(method, role, pair_predictions(folder, targets, prediction_name=pattern))
         for method, role, folder, pattern in _named_methods(
-            predictions, against, observer, prediction_name, observer_name
+            predictions, against, observer, prediction_name, observer_name, name
         )
     ]
     if missing == "skip":
@@ -136,7 +135,7 @@ def evaluate(
     oracle = thresholds is not None and thresholds.chosen_on(target.reference for target in targets)
     if oracle:
         methods = [replace(method, name=f"{method.name} (oracle threshold)") for method in methods]
-    if any(MEASURES[key].family == "probabilities" for key in chosen) or thresholds is not None:
+    if uses_probabilities:
         for method in methods[: 1 + len(against)]:
             own = probabilities if method.role == "predictions" else None
             place = own or method.pairing.folder / "probabilities"
@@ -201,6 +200,7 @@ def evaluate(
             "against": [str(path) for path in against],
             "observer": str(observer) if observer else None,
             "seed": seed,
+            **(provenance or {}),
         },
         seed=seed,
         masks_of=lambda case, label: job.masks(report.targets[case], label),
@@ -208,6 +208,30 @@ def evaluate(
     for row in rows if rows is not None else _scored(job, targets, workers, progress):
         report.add(row)
     return report
+
+
+def check_options(
+    *,
+    measures: Sequence[str] = catalogue.DEFAULT,
+    missing: str = "miss",
+    undeclared: str = "error",
+    threshold: float | Mapping[str, float] | Path | str | None = None,
+    **_: Any,
+) -> bool:
+    """Refuses what is wrong whichever files there are; whether probability maps are needed. Options of `evaluate`.
+
+    Raises:
+        UserError: A rule or measure is unknown, or there are no such thresholds.
+    """
+    for option, value, choices in (
+        ("missing", missing, ("miss", "skip")),
+        ("undeclared", undeclared, ("error", "background")),
+    ):
+        if value not in choices:
+            raise UserError(f"{option} is {value!r}: give one of {', '.join(choices)}")
+    if threshold is not None:
+        Thresholds.of(_as_path(threshold))
+    return threshold is not None or any(MEASURES[key].family == "probabilities" for key in choose_measures(measures))
 
 
 def _scored(job: Job, targets: Sequence[Target], workers: int | None, progress: Progress | None) -> Iterator[Row]:
@@ -279,7 +303,12 @@ def _as_path(given: Any) -> Any:
 
 
 def _named_methods(
-    predictions: Path, against: Sequence[Path], observer: Path | None, prediction_name: str, observer_name: str
+    predictions: Path,
+    against: Sequence[Path],
+    observer: Path | None,
+    prediction_name: str,
+    observer_name: str,
+    first: str | None,
 ) -> list[tuple[str, str, Path, str]]:
     """Name, role, folder and file name pattern of each method; names are the shortest ends of paths that differ."""
     folders = [predictions, *against]
@@ -290,6 +319,7 @@ def _named_methods(
     while len(set(names)) < len(folders):
         length += 1
         names = ["/".join(folder.resolve().parts[-length:]) for folder in folders]
+        names[0] = first or names[0]
     methods = [
         (name, "against" if index else "predictions", folder, prediction_name)
         for index, (name, folder) in enumerate(zip(names, folders, strict=True))

@@ -9,6 +9,7 @@ import csv
 import io
 import json
 import math
+import os
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -318,11 +319,7 @@ class Report:
             "markdown": ("summary.md", self.markdown),
             "latex": ("summary.tex", self.latex),
         }
-        unknown = [name for name in formats if name not in makers]
-        if unknown:
-            raise UserError(f"{unknown[0]!r} is no format of reports; give {', '.join(FORMATS)}")
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{folder} is a file: name a folder for the report")
+        check_output(folder, formats)
         texts = {makers[name][0]: makers[name][1]() for name in formats}  # all made before any is written
         pooled = [self.histograms.get((self.main.name, label)) for label in self.labels]
         if "json" in formats and all(histogram is not None and histogram[1].any() for histogram in pooled):
@@ -382,10 +379,17 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, a line each."""
         summary = self.summary
-        notes = [f"{summary['num_cases']} cases of {summary['num_groups']} groups"]
+        notes = [f"{_counted(summary['num_cases'], 'case')} of {_counted(summary['num_groups'], 'group')}"]
         if self.settings.get("labels_from") == "the values of the references":
             labels = ", ".join(f"{name}={value}" for name, value in self.settings["labels"].items())
             notes.append(f"labels taken from the values of the references: {labels}")
+        if made_by := self.settings.get("segmented_by"):
+            notes.append(
+                f"segmented by {made_by['run']} with its own preprocessing and window: nothing was fitted to these cases"
+            )
+            for part, consequence in (("train", "trained it: no test"), ("validation", "chose its checkpoint")):
+                if known := made_by[f"cases_of_its_{part}"]:
+                    notes.append(f"LEAK: {len(known)} of these cases {consequence}: {some(known)}")
         if not any(entry["mean_interval"] for entry in self._entries()):
             notes.append("no intervals: they need at least two groups")
         if self.settings.get("thresholds"):
@@ -414,7 +418,7 @@ class Report:
             for label, entry in found["labels"].items():
                 if entry["cases"]["both empty"]:
                     notes.append(
-                        f"{method}, {label}: {entry['cases']['both empty']} cases empty in both, left out of means"
+                        f"{method}, {label}: {_counted(entry['cases']['both empty'], 'case')} empty in both, left out of means"
                     )
                 if entry.get("undeclared_pixels"):
                     notes.append(
@@ -458,6 +462,28 @@ class Report:
         if bounds is None or value is None:
             return text
         return f"{text} [{self.number(measure, bounds[0], sign)}, {self.number(measure, bounds[1], sign)}]"
+
+
+def check_output(folder: Path | None, formats: Sequence[str]) -> None:
+    """What can be known of a report's place and formats before the first case is scored.
+
+    Raises:
+        UserError: A format is unknown, or the folder is a file or may not be written.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown:
+        raise UserError(f"{unknown[0]!r} is no format of reports; give {', '.join(FORMATS)}")
+    if folder is None:
+        return
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder for the report")
+    standing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not os.access(standing, os.W_OK):
+        raise UserError(f"{standing} may not be written: name another folder for the report")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _csv_number(value: float) -> str:

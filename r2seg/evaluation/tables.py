@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
 
     from r2seg.evaluation.report import Report
 
+_FEW_LABELS = 3
 _PAPER_NOTE = (
     "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
     "n: cases with a finite number where that is not all of them"
@@ -17,33 +19,48 @@ _PAPER_NOTE = (
 
 
 def terminal(report: Report) -> RenderableType:
-    """A table a method and a comparison, and the notes."""
+    """A table a method and a comparison, and the notes: readable at 80 columns."""
     from rich.console import Group
+    from rich.padding import Padding
     from rich.text import Text
 
-    parts = [_method_table(report, name, found) for name, found in report.summary["methods"].items()]
-    parts += [_comparison_table(report, comparison) for comparison in report.summary["comparisons"]]
-    return Group(*parts, *(Text(f"• {note}") for note in report.notes()))
+    parts: list[RenderableType] = []
+    for name, found in report.summary["methods"].items():
+        parts.append(_method_table(report, name, found))
+    for comparison in report.summary["comparisons"]:
+        parts.append(_comparison_table(report, comparison))
+        parts += [Padding(Text(line), (0, 0, 0, 1)) for line in _differ_most(report, comparison)]
+    return Group(*parts, *(_bullet(note) for note in report.notes()), *_told_elsewhere(report))
+
+
+def _shown(report: Report) -> Sequence[str]:
+    """Measures of the terminal's table: all, or the first two where many labels would make it scroll away."""
+    return report.measures if len(report.labels) <= _FEW_LABELS else report.measures[:2]
+
+
+def _told_elsewhere(report: Report) -> list[RenderableType]:
+    hidden = [report.title(key) for key in report.measures if key not in _shown(report)]
+    return [_bullet(f"for each label also scored, and written with -o: {', '.join(hidden)}")] if hidden else []
 
 
 def _method_table(report: Report, name: str, found: Mapping[str, Any]) -> RenderableType:
-    rows = [
-        [
+    rows = {
+        label: [
             [
                 report.title(key),
-                report.with_interval(key, entry["mean"], entry["mean_interval"]),
+                report.number(key, entry["mean"]),
+                _interval(report, key, entry["mean_interval"]),
                 report.number(key, entry["median"]),
-                report.with_interval(key, entry.get("pooled"), entry.get("pooled_interval")),
-                str(entry["num_cases"]),
-                _left_out(entry),
+                report.number(key, entry.get("pooled")),
+                _num_cases(entry),
             ]
-            for key, entry in label["measures"].items()
+            for key, entry in label_found["measures"].items()
+            if key in _shown(report)
         ]
-        for label in found["labels"].values()
-    ]
+        for label, label_found in found["labels"].items()
+    }
     title = f"{name} ({found['role']})" if len(report.methods) > 1 else name
-    head = ("Measure", "Mean over cases", "Median", "Pooled", "Cases", "Not in the mean")
-    return _table(title, head, dict(zip(found["labels"], rows, strict=True)))
+    return _table(title, ("Mean", "95 % interval", "Median", "Pooled", "Cases"), rows)
 
 
 def _comparison_table(report: Report, comparison: Mapping[str, Any]) -> RenderableType:
@@ -51,37 +68,68 @@ def _comparison_table(report: Report, comparison: Mapping[str, Any]) -> Renderab
         label: [
             [
                 report.title(key),
-                report.with_interval(key, entry["mean_difference"], entry["interval"], sign="+"),
+                report.number(key, entry["mean_difference"], "+"),
+                _interval(report, key, entry["interval"], "+"),
                 "" if entry["p_value"] is None else f"{entry['p_value']:.3g}",
                 str(entry["num_cases"]),
-                ", ".join(case["case"] for case in entry["largest"][:3]),
             ]
             for key, entry in found.items()
+            if key in _shown(report)
         ]
         for label, found in comparison["labels"].items()
     }
-    head = ("Measure", "Mean difference", "p (Wilcoxon)", "Cases", "Differ most")
-    return _table(f"{comparison['first']} less {comparison['second']}, same cases", head, rows)
+    title = f"{comparison['first']} less {comparison['second']}, same cases"
+    return _table(title, ("Difference", "95 % interval", "p (Wilcoxon)", "Cases"), rows)
+
+
+def _differ_most(report: Report, comparison: Mapping[str, Any]) -> list[str]:
+    """A line a label: the cases whose first measure differs most."""
+    lines = []
+    for label, found in comparison["labels"].items():
+        for key, entry in list(found.items())[:1]:
+            cases = [f"{case['case']} {report.number(key, case['difference'], '+')}" for case in entry["largest"][:3]]
+            if cases:
+                lines.append(f"{label}: {report.title(key)} differs most in {', '.join(cases)}")
+    return lines
 
 
 def _table(title: str, head: Sequence[str], rows: Mapping[str, Iterable[Sequence[str]]]) -> RenderableType:
-    """Rows by label; the first and last columns are text, the others numbers."""
+    """Rows below the name of their label; the first column is text, the others numbers that are never broken; a column without any is left out."""
+    from rich import box
+    from rich.padding import Padding
     from rich.table import Table
     from rich.text import Text  # cells hold brackets, which rich would take for markup
 
-    table = Table(title=Text(title, style="bold"), title_justify="left", title_style="")
-    for column in ("Label", *head):
-        table.add_column(column, justify="left" if column in ("Label", head[0], head[-1]) else "right")
+    table = Table(title=Text(title, style="bold"), title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table.add_column("Label, measure")
+    used = [any(row[column] for section in rows.values() for row in section) for column in range(1, len(head) + 1)]
+    for column in compress(head, used):
+        table.add_column(column, justify="right", no_wrap=True)
     for label, section in rows.items():
-        for index, cells in enumerate(section):
-            table.add_row(Text(label if index == 0 else ""), *map(Text, cells))
-        table.add_section()
+        table.add_row(Text(label, style="bold"))
+        for measure, *numbers in section:
+            table.add_row(Padding(Text(measure), (0, 0, 0, 2)), *map(Text, compress(numbers, used)))
     return table
 
 
-def _left_out(entry: Mapping[str, Any]) -> str:
-    parts = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
-    return ", ".join(parts)
+def _bullet(text: str) -> RenderableType:
+    from rich.table import Table
+    from rich.text import Text
+
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_row(Text("•"), Text(text, overflow="fold"))
+    return line
+
+
+def _interval(report: Report, key: str, bounds: Sequence[float] | None, sign: str = "") -> str:
+    if bounds is None:
+        return ""
+    return f"{report.number(key, bounds[0], sign)} to {report.number(key, bounds[1], sign)}"
+
+
+def _num_cases(entry: Mapping[str, Any]) -> str:
+    left_out = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
+    return f"{entry['num_cases']} ({', '.join(left_out)})" if left_out else str(entry["num_cases"])
 
 
 def markdown(report: Report) -> str:

@@ -260,13 +260,27 @@ def test_report_files_hold_the_same_numbers(folders, tmp_path):
 def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
     from rich.console import Console
 
-    console = Console(width=160, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(evaluate(folders / "out", folders / "ref").terminal())
     text = console.export_text()
-    assert "Volume difference [mL]" in text
-    assert "0.8333 [0.6667, 1.0000]" in text
-    assert "1 NaN" in text
+    (row,) = [line.split() for line in text.splitlines() if "Dice" in line][:1]
+    assert row == ["Dice", "0.8333", "0.6667", "to", "1.0000", "0.8333", "0.8571", "2"]
+    assert "Volume difference" in text
+    assert "1 (1 NaN)" in text
     assert "labels taken from the values of the references: label_1=1, label_2=2" in text
+    assert "label_2: 1 case empty in both" in text
+
+
+def test_many_labels_show_dice_and_iou_on_the_terminal_and_say_what_else_there_is(tmp_path):
+    from rich.console import Console
+
+    for side in ("ref", "out"):
+        save(tmp_path / side / "a.nii.gz", volume(*((index, index - 1, index) for index in range(1, 7))))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(evaluate(tmp_path / "out", tmp_path / "ref").terminal())
+    text = console.export_text()
+    assert (text.count("  Dice "), text.count("  IoU "), text.count("  Sensitivity ")) == (6, 6, 0)
+    assert "for each label also scored, and written with -o: Sensitivity, Specificity" in text
 
 
 # --- refused, in one line

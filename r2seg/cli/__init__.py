@@ -2,83 +2,18 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from r2seg.cli.evaluation import evaluate
+from r2seg.cli.frame import DeviceOption, GroupedHelp, ThreadsOption, command, open_console, say, start
 from r2seg.errors import UserError
 
-if TYPE_CHECKING:
-    import torch
-    from rich.console import Console
 
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
-]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores where it is left out.")
-]
-
-
-def _console(stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False)
-
-
-def _say(text: str, *, error: bool = False) -> None:
-    _console(error).print(text, markup=False, soft_wrap=True)
-
-
-def _command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose user's mistakes end with one line and exit status 2, and whose interruption is no traceback."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole, bars are put away.
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        try:
-            function(*args, **kwargs)
-        except UserError as error:
-            for line in str(error).splitlines():
-                _say(f"error: {line}", error=True)
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _say("stopped", error=True)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:  # the reader, such as head, has gone
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit(1) from None
-
-    return run
-
-
-def _start(device: str, threads: int | None) -> torch.device:
-    """Sets threads, resolves and announces the device."""
-    import logging
-
-    import torch
-
-    from r2seg.inference.devices import describe_device, resolve_device, why_no_cuda
-
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("r2seg").setLevel(logging.INFO)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    resolved = resolve_device(device)
-    if device == "auto" and resolved.type == "cpu" and (reason := why_no_cuda()):
-        _say(f"warning: {reason}", error=True)
-    _say(f"device {describe_device(resolved)}")
-    return resolved
-
-
-@_command
+@command
 def train(
     config: Annotated[
         Path, typer.Argument(help="YAML file of the experiment, such as configs/lung_r2unet.yaml.", show_default=False)
@@ -115,22 +50,22 @@ def train(
         from r2seg.run import refuse_used
 
         refuse_used(run_path)
-    resolved = _start(device, threads)
+    resolved = start(device, threads)
     if dry_run:
         from r2seg.training.plan import plan_training
 
-        _say(str(plan_training(settings, resolved)))
+        say(str(plan_training(settings, resolved)))
         return
 
     from r2seg.training.progress import progress_for
     from r2seg.training.train import train as run_training
 
-    progress = progress_for(_console())
+    progress = progress_for(open_console())
     try:
         run = run_training(settings, run_path, resume=resume, device=resolved, progress=progress)
     except KeyboardInterrupt:
         progress.close()
-        _say(
+        say(
             f"stopped; what is done is in {run_path}; go on with: r2seg-train {config} -o {run_path} --resume",
             error=True,
         )
@@ -140,13 +75,13 @@ def train(
 
     from r2seg.training.summary import next_commands, results_table
 
-    _console().print(results_table(run))
-    _say(f"run folder: {run.path}")
-    for command in next_commands(run):
-        _say(f"next: {command}")
+    open_console().print(results_table(run))
+    say(f"run folder: {run.path}")
+    for line in next_commands(run):
+        say(f"next: {line}")
 
 
-@_command
+@command
 def infer(
     run: Annotated[Path, typer.Argument(help="Run folder that r2seg-train made.", show_default=False)],
     inputs: Annotated[
@@ -205,7 +140,7 @@ def infer(
     opened = Run.open(run)  # a wrong folder is told before torch is loaded
     if bool(inputs) == (split is not None):
         raise UserError("name images or folders to segment, or --split test for the run's own test cases")
-    resolved = _start(device, threads)
+    resolved = start(device, threads)
 
     from r2seg.inference.batch import infer as infer_jobs
     from r2seg.inference.batch import plan_case_jobs, plan_jobs
@@ -217,77 +152,17 @@ def infer(
     else:
         jobs = plan_case_jobs(cases_of(run, split).cases, output)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
-    with inference_progress(_console(), len(jobs)) as progress:
+    with inference_progress(open_console(), len(jobs)) as progress:
         outcomes = infer_jobs(
             segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
         )
     failed = [outcome for outcome in outcomes if outcome.error]
-    _say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
+    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
     if failed:
         raise typer.Exit(1)
 
 
-@_command
-def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="Folder of label maps, or one label map.", show_default=False)],
-    references: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of label maps, one label map, a run, or a config, whose layout knows the pairs.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="REPORT", help="Folder for cases.csv and summary.json.")
-    ] = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", metavar="DIR", help="Fields of view; pixels outside are not counted.")
-    ] = None,
-    reference_name: Annotated[
-        str,
-        typer.Option("--reference-name", metavar="PATTERN", help="Reference file names around the id: '{id}_1stHO'."),
-    ] = "{id}",
-    split: Annotated[
-        str | None,
-        typer.Option(
-            "--split",
-            metavar="PART",
-            help="With a run or a config: score its test, validation or train cases, or all; test where it is left out.",
-        ),
-    ] = None,
-    missing: Annotated[
-        str,
-        typer.Option(
-            "--missing", help="miss: a case without prediction counts as nothing predicted; skip: leave it out."
-        ),
-    ] = "miss",
-) -> None:
-    """Score label maps against references: Dice, IoU and more per label and case, their means, and pooled over all pixels.
-
-    It reads written files, so it scores any tool's output. Stems must match; what has no partner is listed.
-
-    Example: r2seg-evaluate predictions/ sample_data/lung/labels -o report
-    """
-    from r2seg.evaluation.evaluate import evaluate as score
-    from r2seg.run import cases_of, names_cases
-
-    options: dict[str, Any] = {"missing": missing, "masks": masks, "reference_name": reference_name}
-    if names_cases(references):
-        chosen = cases_of(references, split)
-        _say(f"scoring {chosen}")
-        data = chosen.config.data
-        report = score(predictions, chosen.cases, labels=data.labels, ignore_label=data.ignore_label, **options)
-    elif split is not None:
-        raise UserError(f"--split {split} goes with a run or a config, and {references} is neither")
-    else:
-        report = score(predictions, references, **options)
-    _console().print(report.terminal())
-    if output is not None:
-        written = report.write(output, ("csv", "json"))
-        _say(f"written: {', '.join(map(str, written))}")
-
-
-@_command
+@command
 def convert_weights(
     weights: Annotated[Path, typer.Argument(help="File that the original repository saved.", show_default=False)],
     origin: Annotated[
@@ -328,8 +203,8 @@ def convert_weights(
         image_dims=3 if volumes else 2,
         options={} if steps is None else {"steps": steps},
     )
-    _say(f"run folder: {run.path} ({run.config.network.name}, {run.config.network.output})")
-    _say(f"next: r2seg-infer {run.path} INPUT... -o OUT")
+    say(f"run folder: {run.path} ({run.config.network.name}, {run.config.network.output})")
+    say(f"next: r2seg-infer {run.path} INPUT... -o OUT")
 
 
 _APP_OPTIONS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
@@ -338,8 +213,8 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 def _app_of(*commands: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(context_settings=_CONTEXT, no_args_is_help=True, **_APP_OPTIONS)
-    for command in commands:
-        app.command(context_settings=_CONTEXT, no_args_is_help=True)(command)
+    for function in commands:
+        app.command(cls=GroupedHelp, context_settings=_CONTEXT, no_args_is_help=True)(function)
     return app
 
 
@@ -379,7 +254,3 @@ def infer_main() -> None:
 def evaluate_main() -> None:
     """``r2seg-evaluate``."""
     _app_of(evaluate)()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,3 @@
+from r2seg.cli import main
+
+main()

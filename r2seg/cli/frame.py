@@ -1,0 +1,93 @@
+"""What all commands share: how they speak, how they end, which device they take, and how their help is laid out."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores where it is left out.")
+]
+
+
+def open_console(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def say(text: str, *, error: bool = False) -> None:
+    open_console(error).print(text, markup=False, soft_wrap=True)
+
+
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose user's mistakes end with one line and exit status 2, and whose interruption is no traceback."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole, bars are put away.
+        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            for line in str(error).splitlines():
+                say(f"error: {line}", error=True)
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            say("stopped", error=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:  # the reader, such as head, has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def start(device: str, threads: int | None) -> torch.device:
+    """Sets threads, resolves and announces the device."""
+    import logging
+
+    import torch
+
+    from r2seg.inference.devices import describe_device, resolve_device, why_no_cuda
+
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("r2seg").setLevel(logging.INFO)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    resolved = resolve_device(device)
+    if device == "auto" and resolved.type == "cpu" and (reason := why_no_cuda()):
+        say(f"warning: {reason}", error=True)
+    say(f"device {describe_device(resolved)}")
+    return resolved
+
+
+class GroupedHelp(TyperCommand):
+    """A command whose help shows options under the headings they are declared with (``rich_help_panel``)."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            if record := parameter.get_help_record(ctx):
+                positional = parameter.param_type_name == "argument"
+                heading = getattr(parameter, "rich_help_panel", None) or ("Arguments" if positional else "Options")
+                sections.setdefault(heading, []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
