@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 FORMATS = ("csv", "json", "html", "markdown", "latex")
+LEADING = ("dice", "iou", "hd95", "roc_auc")
 STATUSES = ("scored", "prediction empty", "reference empty", "both empty", "missing")
 
 RULES = {
@@ -159,6 +160,11 @@ class Report:
         """Unit of a measure here: distances in pictures without geometry are in pixels."""
         unit = MEASURES[measure].unit
         return "px" if unit == "mm" and self.settings.get("distances_in") == "pixels" else unit
+
+    @property
+    def leading(self) -> tuple[str, ...]:
+        """The measures that are looked at first: those of `LEADING` that were scored, or else the first two."""
+        return tuple(key for key in self.measures if key in LEADING) or self.measures[:2]
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -385,7 +391,7 @@ class Report:
             notes.append(f"labels taken from the values of the references: {labels}")
         if made_by := self.settings.get("segmented_by"):
             notes.append(
-                f"segmented by {made_by['run']} with its own preprocessing and window: nothing was fitted to these cases"
+                f"segmented by {made_by['run']} with its own preprocessing and window; no statistic of these cases was fitted"
             )
             for part, consequence in (("train", "trained it: no test"), ("validation", "chose its checkpoint")):
                 if known := made_by[f"cases_of_its_{part}"]:
@@ -454,7 +460,8 @@ class Report:
             return "–"
         if math.isinf(value):
             return "∞"
-        return f"{value:{sign}.{2 if MEASURES[measure].unit else 4}f}"
+        digits = 4 if not MEASURES[measure].unit else 2 if abs(value) < 1000 else 1
+        return f"{value:{sign}.{digits}f}"
 
     def with_interval(self, measure: str, value: float | None, bounds: Sequence[float] | None, sign: str = "") -> str:
         """A number and its interval in brackets, where it has one."""

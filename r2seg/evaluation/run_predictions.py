@@ -66,7 +66,7 @@ class RunPredictions:
                 "references": str(self.cases),
                 "segmented_by": {
                     "run": str(self.run.path),
-                    "fitted_to_these_cases": "nothing",
+                    "statistics_fitted_to_these_cases": "none",
                     "preprocessing": config.preprocessing.model_dump(mode="json"),
                     "window": config.window.model_dump(mode="json"),
                     "postprocessing": [step.model_dump(mode="json") for step in config.postprocessing],

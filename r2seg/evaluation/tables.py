@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from r2seg.evaluation.report import Report
 
-_FEW_LABELS = 3
+_FEW_SECTIONS = 3
 _PAPER_NOTE = (
     "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
     "n: cases with a finite number where that is not all of them"
@@ -34,13 +34,13 @@ def terminal(report: Report) -> RenderableType:
 
 
 def _shown(report: Report) -> Sequence[str]:
-    """Measures of the terminal's table: all, or the first two where many labels would make it scroll away."""
-    return report.measures if len(report.labels) <= _FEW_LABELS else report.measures[:2]
+    """Measures of the terminal's tables: all, or the leading ones where many labels or methods would scroll away."""
+    return report.measures if len(report.labels) * len(report.methods) <= _FEW_SECTIONS else report.leading
 
 
 def _told_elsewhere(report: Report) -> list[RenderableType]:
     hidden = [report.title(key) for key in report.measures if key not in _shown(report)]
-    return [_bullet(f"for each label also scored, and written with -o: {', '.join(hidden)}")] if hidden else []
+    return [_bullet(f"also scored, and written with -o: {', '.join(hidden)}")] if hidden else []
 
 
 def _method_table(report: Report, name: str, found: Mapping[str, Any]) -> RenderableType:
@@ -74,7 +74,7 @@ def _comparison_table(report: Report, comparison: Mapping[str, Any]) -> Renderab
                 str(entry["num_cases"]),
             ]
             for key, entry in found.items()
-            if key in _shown(report)
+            if key in report.leading
         ]
         for label, found in comparison["labels"].items()
     }
@@ -100,7 +100,13 @@ def _table(title: str, head: Sequence[str], rows: Mapping[str, Iterable[Sequence
     from rich.table import Table
     from rich.text import Text  # cells hold brackets, which rich would take for markup
 
-    table = Table(title=Text(title, style="bold"), title_justify="left", title_style="", box=box.SIMPLE_HEAD)
+    table = Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        title_style="",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
     table.add_column("Label, measure")
     used = [any(row[column] for section in rows.values() for row in section) for column in range(1, len(head) + 1)]
     for column in compress(head, used):

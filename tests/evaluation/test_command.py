@@ -213,10 +213,10 @@ def test_a_run_is_scored_on_another_data_set_with_its_own_preprocessing(
     summary = json.loads((report / "summary.json").read_text())
     made_by = summary["settings"]["segmented_by"]
     assert made_by["run"] == str(tiny_run)
-    assert made_by["fitted_to_these_cases"] == "nothing"
+    assert made_by["statistics_fitted_to_these_cases"] == "none"
     assert made_by["preprocessing"]["intensity"] == {"kind": "hu_window", "low": -1000.0, "high": 200.0}
     assert made_by["cases_of_its_train"] == []  # equal pictures, but other files
-    assert "nothing was fitted to these cases" in result.output.replace("\n  ", " ")
+    assert "no statistic of these cases was fitted" in " ".join(result.output.split())
     (found,) = summary["methods"].values()
     assert found["labels"]["ball"]["measures"]["dice"]["mean"] > 0.8
 

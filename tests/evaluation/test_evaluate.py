@@ -265,7 +265,7 @@ def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
     text = console.export_text()
     (row,) = [line.split() for line in text.splitlines() if "Dice" in line][:1]
     assert row == ["Dice", "0.8333", "0.6667", "to", "1.0000", "0.8333", "0.8571", "2"]
-    assert "Volume difference" in text
+    assert {"difference", "[mL]", "Sensitivity", "accuracy"} <= set(text.split())  # no word is broken
     assert "1 (1 NaN)" in text
     assert "labels taken from the values of the references: label_1=1, label_2=2" in text
     assert "label_2: 1 case empty in both" in text
@@ -280,7 +280,7 @@ def test_many_labels_show_dice_and_iou_on_the_terminal_and_say_what_else_there_i
     console.print(evaluate(tmp_path / "out", tmp_path / "ref").terminal())
     text = console.export_text()
     assert (text.count("  Dice "), text.count("  IoU "), text.count("  Sensitivity ")) == (6, 6, 0)
-    assert "for each label also scored, and written with -o: Sensitivity, Specificity" in text
+    assert "also scored, and written with -o: Sensitivity, Specificity" in text
 
 
 # --- refused, in one line
