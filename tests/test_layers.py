@@ -21,6 +21,7 @@ LAYERS = {
     "config": 1,
     "data": 2,
     "run": 2,
+    "thresholds": 2,
     "inference": 3,
     "training": 4,
     "evaluation": 4,

@@ -1,6 +1,6 @@
 """Scores prediction files against reference files: reads a pair, gathers its evidence, lets it go, and hands on a Report.
 
-Which files belong together is pairing.py, what is measured is measures.py, what becomes of the numbers is report.py.
+Which files belong together is pairing.py, what is measured is metrics/catalogue.py, what becomes of the numbers is report.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import torch
 from r2seg.data.cases import Case
 from r2seg.data.images import IGNORE, read_label_map
 from r2seg.errors import UserError
-from r2seg.evaluation import measures as catalogue
-from r2seg.evaluation.measures import MEASURES, choose_measures
 from r2seg.evaluation.pairing import ID, Target, find_targets, pair_predictions, some
 from r2seg.evaluation.report import Method, Report, Row
 from r2seg.evaluation.scoring import Job, Labels, PairedMethod, as_values
-from r2seg.evaluation.thresholds import Thresholds
+from r2seg.metrics import catalogue
+from r2seg.metrics.catalogue import MEASURES, choose_measures
+from r2seg.thresholds import Thresholds
 
 _MAX_DERIVED_LABELS = 32
 _ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value
@@ -231,7 +231,11 @@ def check_options(
             raise UserError(f"{option} is {value!r}: give one of {', '.join(choices)}")
     if threshold is not None:
         Thresholds.of(_as_path(threshold))
-    return threshold is not None or any(MEASURES[key].family == "probabilities" for key in choose_measures(measures))
+    try:
+        chosen = choose_measures(measures)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return threshold is not None or any(MEASURES[key].family == "probabilities" for key in chosen)
 
 
 def _scored(job: Job, targets: Sequence[Target], workers: int | None, progress: Progress | None) -> Iterator[Row]:

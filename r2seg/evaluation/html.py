@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from r2seg.evaluation import plots, viewer
-from r2seg.evaluation.measures import MEASURES
+from r2seg.metrics.catalogue import MEASURES
 
 if TYPE_CHECKING:
     from r2seg.evaluation.report import Report

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2seg.evaluation.measures import MEASURES
 from r2seg.metrics import counts_at, roc_auc, threshold_curve
+from r2seg.metrics.catalogue import MEASURES
 from r2seg.metrics.probabilities import LEVELS, average_precision
 
 if TYPE_CHECKING:

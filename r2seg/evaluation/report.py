@@ -1,6 +1,6 @@
 """What an evaluation found: rows of cases, their summary with intervals, and the files and tables it is told in.
 
-The page for people, report.html, is made by html.py; measures and their formulas are in measures.py.
+The page for people, report.html, is made by html.py; measures and their formulas are in metrics/catalogue.py.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import torch
 
 from r2seg import __version__
 from r2seg.errors import UserError
-from r2seg.evaluation.measures import FAMILIES, MEASURES
 from r2seg.evaluation.pairing import Target, some
 from r2seg.evaluation.statistics import NUM_DRAWS, Bootstrap, compare, interval
-from r2seg.evaluation.thresholds import FILE as THRESHOLDS
-from r2seg.evaluation.thresholds import Thresholds, fingerprint
 from r2seg.metrics import best_threshold
+from r2seg.metrics.catalogue import FAMILIES, MEASURES
 from r2seg.run import write_atomically
+from r2seg.thresholds import FILE as THRESHOLDS
+from r2seg.thresholds import Thresholds, fingerprint
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -270,8 +270,12 @@ class Report:
         return Thresholds(
             {label: best_threshold(self.histograms[self.main.name, label])[0] for label in self.labels},
             "pooled Dice",
-            frozenset(fingerprint(target.reference) for target in self.targets.values()),
+            frozenset(fingerprint(self.targets[case].reference) for case in self._labelled_cases()),
         )
+
+    def _labelled_cases(self) -> set[str]:
+        """Cases whose reference has a pixel of a label; all empty references look alike, and tell no case from another."""
+        return {row.case for row in self.rows if row.counts[0] + row.counts[2]}
 
     def _comparison(self, other: Method) -> dict[str, Any]:
         labels: dict[str, Any] = {}

@@ -21,9 +21,9 @@ from r2seg.data.images import (
     read_probabilities,
 )
 from r2seg.errors import UserError
-from r2seg.evaluation.measures import FAMILIES, MEASURES, Pair
 from r2seg.evaluation.pairing import Pairing, Target
 from r2seg.evaluation.report import Row
+from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
 
 Labels = Mapping[str, int | Sequence[int]]
 

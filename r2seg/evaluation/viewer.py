@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2seg.data.images import ImageError, check_same_grid, read_image
-from r2seg.evaluation.measures import MEASURES
+from r2seg.metrics.catalogue import MEASURES
 
 if TYPE_CHECKING:
     from r2seg.data.images import Image

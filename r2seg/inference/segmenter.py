@@ -76,6 +76,7 @@ def predict(
     dtype: torch.dtype | None = None,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
+    on_probabilities: Callable[[tuple[slice, ...], Tensor], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Class indices and, on request, probabilities of an image on its oriented grid.
 
@@ -91,6 +92,7 @@ def predict(
         dtype: Lower-precision type of the network's arithmetic alone; what follows it is float32.
         probabilities: Also keep them, as float32.
         on_slab: Called with the share that is done, for progress.
+        on_probabilities: Called with each slab's place in (*S) and its probabilities (K, ...), which are not kept.
 
     Returns:
         Indices (*S) uint8 and probabilities (K, *S) or None.
@@ -99,7 +101,7 @@ def predict(
     indices = np.zeros(grid.oriented_shape, dtype=np.uint8)
     kept: np.ndarray | None = None
     # The argmax of logits and of probabilities is one where nothing is interpolated: skip the exponentials.
-    raw = not (grid.resampled or probabilities)
+    raw = not (grid.resampled or probabilities or on_probabilities)
 
     def run_network(windows: Tensor) -> Tensor:
         with autocast(device, dtype):
@@ -116,6 +118,8 @@ def predict(
             if kept is None:
                 kept = np.empty((len(slab), *grid.oriented_shape), dtype=np.float32)
             kept[(slice(None), *place)] = slab.cpu().numpy()
+        if on_probabilities:
+            on_probabilities(place, slab)
         if on_slab:
             on_slab(part.stop / grid.oriented_shape[axis])
     return indices, kept
@@ -131,6 +135,7 @@ def segment_prepared(
     device: torch.device,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
+    on_probabilities: Callable[[tuple[slice, ...], Tensor], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """``predict`` and the config's postprocessing: the whole of what inference and validation do to a prepared image."""
     indices, kept = predict(
@@ -143,6 +148,7 @@ def segment_prepared(
         dtype=autocast_dtype(device, config.infer.precision),
         probabilities=probabilities,
         on_slab=on_slab,
+        on_probabilities=on_probabilities,
     )
     return postprocess(indices, config.postprocessing, config.data.labels), kept
 

@@ -28,9 +28,11 @@ from r2seg.data.splits import split_cases
 from r2seg.errors import UserError
 from r2seg.inference.devices import autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
-from r2seg.metrics import dice, iou
+from r2seg.metrics import best_threshold
 from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, environment, parts_of, refuse_used, write_text
-from r2seg.training.engines import CaseScores, MeanScore, make_train_step, make_validation_step
+from r2seg.thresholds import FILE as THRESHOLDS
+from r2seg.thresholds import Thresholds, fingerprint
+from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss
 from r2seg.training.progress import TrainingProgress
 
@@ -86,18 +88,28 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     inferer = inferer_of(config.window, image_dims)
 
-    def segment(case: CachedCase):
-        return segment_prepared(network, case.prepared, case.grid, inferer, config, device=device)[0]
+    def segment(case: CachedCase, on_probabilities=None):
+        return segment_prepared(
+            network, case.prepared, case.grid, inferer, config, device=device, on_probabilities=on_probabilities
+        )[0]
 
-    def make_evaluator(cases: Sequence[CachedCase]) -> SupervisedEvaluator:
+    def make_evaluator(cases: Sequence[CachedCase], *, probabilities: bool = False) -> SupervisedEvaluator:
+        histograms = {"histograms": PooledEvidence("probabilities")} if probabilities else {}
         evaluator = SupervisedEvaluator(
             device=device,
             val_data_loader=cases,
             epoch_length=len(cases),
             network=network,
-            iteration_update=make_validation_step(segment, len(labels)),
-            key_val_metric={"dice": MeanScore(dice)},
-            additional_metrics={"iou": MeanScore(iou), "dice_cases": CaseScores(dice), "iou_cases": CaseScores(iou)},
+            iteration_update=make_validation_step(
+                segment, len(labels), families=("counts", "probabilities") if probabilities else ("counts",)
+            ),
+            key_val_metric={"dice": MeanScore("dice")},
+            additional_metrics={
+                "iou": MeanScore("iou"),
+                "dice_cases": CaseScores("dice"),
+                "iou_cases": CaseScores("iou"),
+                **histograms,
+            },
             decollate=False,
         )
         evaluator.add_event_handler(
@@ -209,7 +221,7 @@ def train(
     try:
         if trainer.state.epoch < recipe.max_epochs:
             trainer.run()
-        results = _final_results(run, network, cached, labels, make_evaluator)
+        results = _final_results(run, config, network, cached, make_evaluator, progress)
     except torch.cuda.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         raise UserError(
@@ -405,9 +417,14 @@ def _validation_columns(metrics: Mapping[str, Any], labels: Sequence[str]) -> di
 
 
 def _final_results(
-    run: Run, network: nn.Module, cached: Mapping[str, Sequence[CachedCase]], labels: Sequence[str], make_evaluator: Any
+    run: Run,
+    config: Config,
+    network: nn.Module,
+    cached: Mapping[str, Sequence[CachedCase]],
+    make_evaluator: Any,
+    progress: TrainingProgress,
 ) -> dict[str, Any]:
-    """Dice and IoU of the best checkpoint per part, label and case."""
+    """Dice and IoU of the best checkpoint per part, label and case; stores the thresholds that are best on validation."""
     if not (run.path / BEST).is_file():
         raise UserError(f"{run.path}: no validation gave a Dice, so there is no best checkpoint; train longer")
     network.load_state_dict(run.load_checkpoint(BEST)["network"])
@@ -415,8 +432,10 @@ def _final_results(
     for part in ("validation", "test"):
         if not cached[part]:
             continue
-        evaluator = make_evaluator(cached[part])
+        evaluator = make_evaluator(cached[part], probabilities=part == "validation")
         evaluator.run()
+        if part == "validation":
+            _store_thresholds(run, config, cached[part], evaluator.state.metrics["histograms"], progress)
         scores = {name: evaluator.state.metrics[f"{name}_cases"] for name in ("dice", "iou")}
         results[part] = {
             label: {
@@ -428,9 +447,27 @@ def _final_results(
                     for row, case in enumerate(cached[part])
                 },
             }
-            for index, label in enumerate(labels)
+            for index, label in enumerate(config.data.labels)
         }
     return results
+
+
+def _store_thresholds(
+    run: Run, config: Config, cases: Sequence[CachedCase], histograms: torch.Tensor, progress: TrainingProgress
+) -> None:
+    """Writes the threshold of each label with the best pooled Dice on the validation cases, and which cases those were."""
+    labels = list(config.data.labels)
+    empty = [label for label, histogram in zip(labels, histograms, strict=True) if not histogram[1].any()]
+    if empty:
+        progress.message(f"no thresholds are stored: no validation case holds {', '.join(empty)}")
+        return
+    files = {case.id: case.label for case in parts_of(run, config)["validation"]}
+    thresholds = Thresholds(
+        {label: best_threshold(histogram)[0] for label, histogram in zip(labels, histograms, strict=True)},
+        "pooled Dice",
+        frozenset(fingerprint(files[case.id]) for case in cases if case.foreground),
+    )
+    write_text(run.path / THRESHOLDS, thresholds.json())
 
 
 def _or_none(value: torch.Tensor) -> float | None:

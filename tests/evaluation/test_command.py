@@ -270,3 +270,59 @@ def test_a_run_that_cannot_go_with_the_references_is_told(
     text = other_config.read_text().replace("ball:", "globe:")
     other_config.write_text(text)
     assert_mistake(run(tiny_run, other_config), "predicts ball and the labels of", "are globe", "the same names")
+
+
+# --- thresholds stored with a run
+
+
+def outputs(report: Path) -> list[str]:
+    return [
+        (report / name).read_text()
+        for name in ("cases.csv", "summary.json", "report.html", "summary.md", "summary.tex")
+    ]
+
+
+EVERY = [word for name in ("csv", "json", "html", "markdown", "latex") for word in ("--format", name)]
+
+
+def test_a_runs_own_thresholds_cut_the_probabilities_of_other_cases(
+    tiny_run: Path, other_config: Path, tmp_path: Path
+) -> None:
+    words = ("--threshold-from", tiny_run, "--measures", "dice", "-o", tmp_path / "report", *EVERY)
+    result = run(tiny_run, other_config, *words)
+    assert result.exit_code == 0, result.output
+    stored = json.loads((tiny_run / "thresholds.json").read_text())
+    settings_ = json.loads((tmp_path / "report/summary.json").read_text())["settings"]
+    assert settings_["thresholds"] == stored["values"]
+    assert settings_["thresholds_from"] == str(tiny_run)
+    assert f"thresholds: ball {stored['values']['ball']:.4g}" in " ".join(result.output.split())
+    assert not [text for text in outputs(tmp_path / "report") if "oracle threshold)" in text or "ORACLE" in text]
+
+
+def test_thresholds_on_the_cases_they_were_chosen_on_are_an_oracle_in_every_output(
+    tiny_run: Path, tmp_path: Path
+) -> None:
+    words = ("--split", "validation", "--threshold-from", tiny_run, "-o", tmp_path / "report", *EVERY)
+    result = run(tiny_run, tiny_run, *words)
+    assert result.exit_code == 0, result.output
+    assert f"{tiny_run.name} (oracle threshold)" in result.output
+    assert "ORACLE: the thresholds were chosen on 1 of these very cases" in " ".join(result.output.split())
+    assert all("tiny (oracle threshold)" in text for text in outputs(tmp_path / "report"))
+
+
+def test_empty_references_are_not_taken_for_the_cases_a_threshold_was_chosen_on(tmp_path: Path) -> None:
+    """Two empty masks are equal byte for byte, whichever cases they are of."""
+    full = np.pad(np.ones((4, 4)), 4)
+    for part in ("validation", "test"):
+        for name, reference in (("empty", full * 0), ("full", full if part == "test" else full.T.copy())):
+            reference = np.roll(reference, part == "test", axis=0)
+            write(tmp_path / part / f"ref/{name}.png", reference)
+            write(tmp_path / part / f"out/{name}.png", reference)
+            soft = (np.stack([1 - reference, reference], axis=-1) * 65535).astype(np.uint16)
+            (tmp_path / part / "out/probabilities").mkdir(exist_ok=True)
+            np.save(tmp_path / part / f"out/probabilities/{name}.npy", soft)
+    common = ("--measures", "dice,probabilities", "-o", tmp_path / "report")
+    assert run(tmp_path / "validation/out", tmp_path / "validation/ref", *common).exit_code == 0
+    result = run(tmp_path / "test/out", tmp_path / "test/ref", "--threshold-from", tmp_path / "report")
+    assert result.exit_code == 0, result.output
+    assert "ORACLE" not in result.output

@@ -96,7 +96,7 @@ def test_means_and_pools_differ_as_the_page_says(tmp_path):
 
 
 def test_the_page_has_a_row_for_every_measure():
-    from r2seg.evaluation.measures import MEASURES
+    from r2seg.metrics.catalogue import MEASURES
 
     page = PAGE.read_text("utf-8").lower()
     other_words = {"surface_dice": "surface dice at τ", "ece": "calibration error", "volume_ml": "volume difference"}

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from tiny import write_config, write_pictures, write_volumes
 
 from r2seg.config import Config, load_config
 from r2seg.errors import UserError
+from r2seg.metrics.catalogue import MEASURES
 from r2seg.run import BEST, LAST, Run
 from r2seg.training import train as train_module
 from r2seg.training.engines import step_seed
@@ -200,7 +202,8 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_case_and_remedy(
 def test_early_stopping_counts_validations_without_a_better_dice(
     tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_module, "dice", lambda counts: torch.tensor([0.5], dtype=torch.float64))
+    always_half = replace(MEASURES["dice"], score=lambda evidence: torch.tensor([0.5], dtype=torch.float64))
+    monkeypatch.setitem(MEASURES, "dice", always_half)
     config = config_of(tmp_path, tiny_volumes, training={"max_epochs": 9, "early_stopping": 2})
     run = train(config, tmp_path / "run", device="cpu")
     assert run.manifest["epochs"] == 3  # the first is the best, two more are no better

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from r2seg import metrics
-from r2seg.errors import UserError
 from r2seg.metrics import Counts
 
 
@@ -278,13 +277,13 @@ def choose_measures(names: Sequence[str]) -> tuple[str, ...]:
     """Names of measures, in the table's order, from names of measures and families; "all" is every one.
 
     Raises:
-        UserError: A name is neither.
+        ValueError: A name is neither.
     """
     chosen: set[str] = set()
     for name in names:
         own = {key for key, measure in MEASURES.items() if name in (key, measure.family, "all")}
         if not own:
-            raise UserError(
+            raise ValueError(
                 f"{name!r} is no measure; families: all, {', '.join(FAMILIES)}; measures: {', '.join(MEASURES)}"
             )
         chosen |= own

@@ -25,7 +25,7 @@ class Thresholds:
     Attributes:
         values: Label -> threshold.
         criterion: What was best at them, such as "pooled Dice".
-        references: SHA-256 of the reference files they were chosen on; empty where no case was used.
+        references: SHA-256 of the reference files they were chosen on, of those that hold a label: empty ones look alike.
     """
 
     values: Mapping[str, float]
