@@ -1,8 +1,9 @@
 """The run folder: everything one training leaves behind, and all that inference needs.
 
 ``config.yaml`` (resolved), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
-``metrics.csv`` (a row an epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``tensorboard/``. Every file is written
-beside and renamed, so a killed run leaves whole files only. No path inside matters after training: a run can be moved.
+``metrics.csv`` (a row an epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``thresholds.json``, ``plots/`` (its course,
+and predictions on held-out cases), ``tensorboard/``. Every file is written beside and renamed, so a killed run leaves whole
+files only. No path inside matters after training: a run can be moved.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ CONFIG, SPLITS, MANIFEST, METRICS, BEST, LAST = (
     "last.pt",
 )
 TENSORBOARD = "tensorboard"
+PLOTS = "plots"
 CACHE = "cache"
 
 

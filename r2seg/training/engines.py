@@ -120,7 +120,7 @@ def make_validation_step(
                 name: torch.stack(histograms).cpu() if name == "probabilities" else FAMILIES[name].evidence(pair)
                 for name in families
             }
-        return {"case": case.id, "evidence": evidence}
+        return {"case": case, "prediction": prediction, "evidence": evidence}
 
     return validation_step
 

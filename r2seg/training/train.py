@@ -29,11 +29,13 @@ from r2seg.errors import UserError
 from r2seg.inference.devices import autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
 from r2seg.metrics import best_threshold
-from r2seg.run import BEST, CACHE, CONFIG, LAST, TENSORBOARD, Run, environment, parts_of, refuse_used, write_text
+from r2seg.metrics.catalogue import MEASURES
+from r2seg.run import BEST, CACHE, CONFIG, LAST, PLOTS, TENSORBOARD, Run, environment, parts_of, refuse_used, write_text
 from r2seg.thresholds import FILE as THRESHOLDS
 from r2seg.thresholds import Thresholds, fingerprint
 from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss
+from r2seg.training.plots import Panel, panel_of, plot_course, plot_panels
 from r2seg.training.progress import TrainingProgress
 
 
@@ -221,6 +223,7 @@ def train(
     try:
         if trainer.state.epoch < recipe.max_epochs:
             trainer.run()
+        plot_course(rows, run.path / PLOTS / "course.png")
         results = _final_results(run, config, network, cached, make_evaluator, progress)
     except torch.cuda.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated(device) / 2**30
@@ -433,7 +436,16 @@ def _final_results(
         if not cached[part]:
             continue
         evaluator = make_evaluator(cached[part], probabilities=part == "validation")
+        panels: list[Panel] = []
+
+        @evaluator.on(Events.ITERATION_COMPLETED)
+        def show(engine, panels=panels) -> None:
+            output = engine.state.output
+            dice = float(MEASURES["dice"].score(output["evidence"]["counts"]).nanmean())
+            panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane))
+
         evaluator.run()
+        plot_panels(panels, run.path / PLOTS / f"{part}.png")
         if part == "validation":
             _store_thresholds(run, config, cached[part], evaluator.state.metrics["histograms"], progress)
         scores = {name: evaluator.state.metrics[f"{name}_cases"] for name in ("dice", "iou")}

@@ -1,0 +1,138 @@
+"""Pictures of a run for people to look at: its course, and what it predicts on held-out cases."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from r2seg.data.cache import PLANES, CachedCase
+from r2seg.data.images import IGNORE
+from r2seg.run import write_atomically
+
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+_REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
+
+
+def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Loss, validation Dice and learning rate by epoch, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    epochs = [row["epoch"] for row in rows]
+    losses.plot(epochs, [row["loss"] for row in rows], color="#0072B2", label="training loss")
+    losses.set_ylabel("loss")
+    scores = losses.twinx()
+    validated = [row for row in rows if row.get("validation_dice") is not None]
+    scores.plot(
+        [row["epoch"] for row in validated],
+        [row["validation_dice"] for row in validated],
+        "o-",
+        markersize=3,
+        color="#D55E00",
+        label="validation Dice",
+    )
+    scores.set(ylabel="Dice", ylim=(0, 1))
+    lines = [*losses.get_lines(), *scores.get_lines()]
+    losses.legend(lines, [line.get_label() for line in lines], loc="center right")
+    rates.plot(epochs, [row["learning_rate"] for row in rows], color="#009E73")
+    rates.set(xlabel="epoch", ylabel="learning rate")
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One slice of a case to be shown: the one with most reference in it, upright.
+
+    Attributes:
+        title: Case and score.
+        dice: Mean Dice of the case over its labels; NaN where it has none.
+        picture: Grey (rows, columns) or colour (rows, columns, 3), 0 to 1.
+        reference: Mask of all labels (rows, columns).
+        prediction: Likewise.
+        aspect: A pixel's height over its width.
+    """
+
+    title: str
+    dice: float
+    picture: np.ndarray
+    reference: np.ndarray
+    prediction: np.ndarray
+    aspect: float = 1.0
+
+
+def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str | None) -> Panel:
+    """The panel of a case. Slices have anterior or superior up and, as radiologists see them, the patient's right on the left.
+
+    Args:
+        case: The case.
+        prediction: Class indices (*S) on its oriented grid.
+        dice: Mean Dice over its labels.
+        plane: Plane of a volume's slices; axial where it is left out.
+    """
+    title = case.id if math.isnan(dice) else f"{case.id}  Dice {dice:.3f}"
+    reference = (case.reference > 0) & (case.reference != IGNORE)
+    prediction = prediction > 0
+    if reference.ndim == 2:
+        values = case.prepared[(slice(None),)].numpy()
+        picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
+        return Panel(title, dice, _to_grey_range(picture), reference, prediction)
+    axis = PLANES[plane or "axial"]
+    index = int(reference.sum(tuple(other for other in range(3) if other != axis)).argmax())
+    old, new = case.grid.oriented_shape, case.grid.shape  # the reference's grid and the image's
+    working = int((index + 0.5) / old[axis] * new[axis])
+    parts = [slice(None), *(slice(working, working + 1) if other == axis else slice(None) for other in range(3))]
+    picture = case.prepared[tuple(parts)].numpy()[0].take(0, axis=axis)
+    reference, prediction = (mask.take(index, axis=axis) for mask in (reference, prediction))
+    picture = picture[
+        np.ix_(*(np.arange(size) * had // size for size, had in zip(reference.shape, picture.shape, strict=True)))
+    ]
+    spacing = [s * n / o for s, n, o in zip(case.spacing_mm, new, old, strict=True)]
+    del spacing[axis]
+
+    def upright(array: np.ndarray) -> np.ndarray:
+        turned = np.rot90(array)  # the second axis, A or S, points up
+        return turned if plane == "sagittal" else np.fliplr(turned)
+
+    return Panel(
+        title,
+        dice,
+        _to_grey_range(upright(picture)),
+        upright(reference),
+        upright(prediction),
+        spacing[1] / spacing[0],
+    )
+
+
+def plot_panels(panels: Sequence[Panel], path: Path, most: int = 12) -> None:
+    """Contours of reference and prediction on each panel, the worst Dice first, as a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = sorted(panels, key=lambda panel: -1 if math.isnan(panel.dice) else panel.dice)[:most]
+    columns = min(4, len(shown))
+    figure = Figure(figsize=(3.2 * columns, 3.2 * math.ceil(len(shown) / columns) + 0.4), layout="constrained")
+    places = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False)
+    for axes in places.flat:
+        axes.axis("off")
+    for axes, panel in zip(places.flat, shown, strict=False):
+        axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=panel.aspect)
+        for mask, colour in ((panel.reference, _REFERENCE), (panel.prediction, _PREDICTION)):
+            if mask.any() and not mask.all():
+                axes.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+        axes.set_title(panel.title, fontsize=9)
+    colours = (("reference", _REFERENCE), ("prediction", _PREDICTION))
+    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def _to_grey_range(picture: np.ndarray) -> np.ndarray:
+    low, high = np.percentile(picture, (0.5, 99.5))
+    return np.clip((picture - low) / (high - low), 0, 1) if high > low else np.zeros_like(picture)
