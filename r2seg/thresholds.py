@@ -60,7 +60,8 @@ class Thresholds:
             return cls(values, str(held["criterion"]), frozenset(map(str, held["references"])))
         except FileNotFoundError:
             raise UserError(
-                f"{file}: there are no thresholds; score validation cases with --measures probabilities -o {path}"
+                f"{file}: there are no thresholds; score validation cases with --measures probabilities -o REPORT, "
+                "and name that report"
             ) from None
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             if isinstance(error, UserError):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from r2seg.evaluation import plots, viewer
@@ -48,9 +49,26 @@ def render(report: Report, folder: Path) -> str:
         distributions=plots.distributions(report),
         bland_altman=plots.bland_altman(report),
         curves=plots.curves(report),
+        as_text=_as_text,
         link=link,
         sort_value=sort_value,
     )
+
+
+def _as_text(value: Any) -> str:
+    """A setting as people read it: "a: 1, b: (2, 3)" of mappings and lists."""
+    if isinstance(value, Mapping):
+        return ", ".join(
+            f"{key}: ({_as_text(inner)})"
+            if isinstance(inner, Mapping | list) and inner
+            else f"{key}: {_as_text(inner)}"
+            for key, inner in value.items()
+        )
+    if isinstance(value, list) and value:
+        return ", ".join(map(_as_text, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "–" if value is None or value == [] else str(value)
 
 
 def _statuses(report: Report) -> list[str]:

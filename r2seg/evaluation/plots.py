@@ -91,7 +91,7 @@ def bland_altman(report: Report) -> str | None:
             for limit in (bias - spread, bias + spread):
                 axes.axhline(limit, color=COLOURS[5], linewidth=1, linestyle="--")
             axes.plot([], [], "--", color=COLOURS[5], linewidth=1, label=f"±1.96 SD = ±{spread:.2f} mL")
-        axes.set_title(f"{label} ({len(mean)} cases)", fontsize=9)
+        axes.set_title(f"{label} ({len(mean)} {'case' if len(mean) == 1 else 'cases'})", fontsize=9)
         axes.set_xlabel("mean of both volumes [mL]", fontsize=8)
         axes.set_ylabel("predicted − reference [mL]", fontsize=8)
         axes.legend(fontsize=7)

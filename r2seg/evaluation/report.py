@@ -397,7 +397,10 @@ class Report:
             notes.append(
                 f"segmented by {made_by['run']} with its own preprocessing and window; no statistic of these cases was fitted"
             )
-            for part, consequence in (("train", "trained it: no test"), ("validation", "chose its checkpoint")):
+            for part, consequence in (
+                ("train", "trained it, so this is no test of it"),
+                ("validation", "chose its checkpoint and thresholds"),
+            ):
                 if known := made_by[f"cases_of_its_{part}"]:
                     notes.append(f"LEAK: {len(known)} of these cases {consequence}: {some(known)}")
         if not any(entry["mean_interval"] for entry in self._entries()):

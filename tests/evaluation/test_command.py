@@ -256,8 +256,8 @@ def test_without_a_report_nothing_stays(tiny_run: Path, other_config: Path, tmp_
 def test_scoring_a_run_on_cases_it_was_trained_on_is_called_a_leak(tiny_run: Path) -> None:
     result = run(tiny_run, tiny_run, "--split", "all")
     text = " ".join(result.output.split())
-    assert "LEAK: 2 of these cases trained it: no test: case_0, case_1" in text
-    assert "LEAK: 1 of these cases chose its checkpoint: case_2" in text
+    assert "LEAK: 2 of these cases trained it, so this is no test of it: case_0, case_1" in text
+    assert "LEAK: 1 of these cases chose its checkpoint and thresholds: case_2" in text
 
 
 def test_a_run_that_cannot_go_with_the_references_is_told(
@@ -326,3 +326,29 @@ def test_empty_references_are_not_taken_for_the_cases_a_threshold_was_chosen_on(
     result = run(tmp_path / "test/out", tmp_path / "test/ref", "--threshold-from", tmp_path / "report")
     assert result.exit_code == 0, result.output
     assert "ORACLE" not in result.output
+
+
+def test_labels_in_another_order_and_with_other_values_are_the_same_labels(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    """An untrained network of two labels, written once with its own values and once with those of the other config."""
+    from r2seg.config import build_configured_network, load_config
+    from r2seg.evaluation.run_predictions import RunPredictions
+    from r2seg.run import BEST, Run, cases_of
+
+    config = settings(tiny_volumes)
+    config["data"] |= {"labels": {"a": 1, "b": 2}}
+    paths = [tmp_path / "own.yaml", tmp_path / "other.yaml"]
+    paths[0].write_text(yaml.safe_dump(config))
+    paths[1].write_text(yaml.safe_dump({**config, "data": {**config["data"], "labels": {"b": [7, 1], "a": 9}}}))
+    own = load_config(paths[0])
+    run_ = Run.create(tmp_path / "run", own, Run.open(tiny_run).splits, Run.open(tiny_run).manifest)
+    run_.save_checkpoint(BEST, {"network": build_configured_network(own, 1).state_dict()})
+    maps = []
+    for path in paths:
+        planned = RunPredictions.plan(run_.path, cases_of(path, "test"), tmp_path / path.stem)
+        planned.segment("cpu")
+        maps.append(np.asanyarray(nib.load(tmp_path / path.stem / "case_3.nii.gz").dataobj))
+    assert list(planned.labels) == ["a", "b"]  # the order of the network's channels
+    assert set(np.unique(maps[1])) - {0} <= {7, 9} and set(np.unique(maps[1])) & {7, 9}
+    np.testing.assert_array_equal(np.array([0, 9, 7])[maps[0]], maps[1])
