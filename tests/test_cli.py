@@ -43,6 +43,16 @@ def test_help_teaches_and_loads_neither_torch_nor_monai(command: str) -> None:
     assert "LOADED []" in printed
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_answers_in_half_a_second(command: str) -> None:
+    seconds = []
+    for _ in range(3):  # the machine may be busy once
+        begun = time.monotonic()
+        run(command, "--help")
+        seconds.append(time.monotonic() - begun)
+    assert min(seconds) < 0.5, seconds
+
+
 def test_the_commands_are_also_subcommands() -> None:
     result = run("r2seg", "--help")
     for name in ("train", "infer", "evaluate"):
