@@ -18,7 +18,7 @@ from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
 from r2seg.inference.devices import autocast, autocast_dtype
 from r2seg.training.losses import SegmentationLoss
-from r2seg.training.train import check_cached
+from r2seg.training.preparation import check_cached
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """train(config, output): a run from a config, to be read from top to bottom.
 
-MONAI's engines run the loop; what they run is in engines.py, what they are fed in data/, what they leave behind in run.py.
+MONAI's engines run the loop; what they run is in engines.py, what comes before the first step in preparation.py and
+optimization.py, what comes after the last one in results.py.
 """
 
 from __future__ import annotations
@@ -8,35 +9,32 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, ValidationHandler
-from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.tensorboard import SummaryWriter
 
-from r2seg.config import Config, build_configured_network, dump_config
-from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import Case, find_cases
+from r2seg.config import Config, build_configured_network
+from r2seg.data.cache import CachedCase
 from r2seg.data.sampling import WindowSampler
-from r2seg.data.splits import split_cases
 from r2seg.errors import UserError
 from r2seg.inference.devices import autocast_dtype, resolve_device
 from r2seg.inference.segmenter import inferer_of, segment_prepared
-from r2seg.metrics import best_threshold
-from r2seg.metrics.catalogue import MEASURES
-from r2seg.run import BEST, CACHE, CONFIG, LAST, PLOTS, TENSORBOARD, Run, environment, parts_of, refuse_used, write_text
-from r2seg.thresholds import FILE as THRESHOLDS
-from r2seg.thresholds import Thresholds, fingerprint
+from r2seg.run import BEST, CACHE, LAST, PLOTS, TENSORBOARD, Run
 from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss
-from r2seg.training.plots import Panel, panel_of, plot_course, plot_panels
+from r2seg.training.optimization import learning_rate_factor, make_optimizer, pretrained_names, start_from_weights
+from r2seg.training.plots import plot_course
+from r2seg.training.preparation import prepare_run
 from r2seg.training.progress import TrainingProgress
+from r2seg.training.results import score_best
 
 
 def train(
@@ -62,12 +60,12 @@ def train(
     """
     progress = progress or TrainingProgress()
     device = device if isinstance(device, torch.device) else resolve_device(device)
-    run, cached = _prepare_run(config, Path(output), resume, progress)
+    run, cached = prepare_run(config, Path(output), resume, progress)
     if run.manifest["state"] == "finished" and run.manifest["epochs"] >= config.training.max_epochs:
         progress.message(f"{run.path} is finished: {run.manifest['epochs']} epochs; nothing to resume")
         return run
     in_channels, image_dims = run.manifest["in_channels"], run.manifest["image_dims"]
-    labels = list(config.data.labels)
+    labels = tuple(config.data.labels)
     recipe = config.training
     dtype = autocast_dtype(device, recipe.precision, trains_dims=config.spatial_dims)
 
@@ -90,7 +88,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     inferer = inferer_of(config.window, image_dims)
 
-    def segment(case: CachedCase, on_probabilities=None):
+    def segment(case: CachedCase, on_probabilities: Any = None) -> np.ndarray:
         return segment_prepared(
             network, case.prepared, case.grid, inferer, config, device=device, on_probabilities=on_probabilities
         )[0]
@@ -144,87 +142,45 @@ def train(
     )
     trainer.logger.setLevel("CRITICAL")
 
-    rows: list[dict[str, Any]] = []
-    best: dict[str, Any] = {"dice": None, "epoch": 0}
+    journal = Journal(
+        run, labels, {"network": network, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}, pretrained
+    )
     if resumes:
-        network.load_state_dict(last["network"])
-        optimizer.load_state_dict(last["optimizer"])
-        schedule.load_state_dict(last["schedule"])
-        scaler.load_state_dict(last["scaler"])
-        rows, best = last["rows"], last["best"]
-        trainer.state.epoch = last["epoch"]
-        trainer.state.iteration = last["epoch"] * sampler.steps_per_epoch
-        progress.message(f"resuming {run.path} after epoch {last['epoch']}")
-    writer = SummaryWriter(str(run.path / TENSORBOARD), purge_step=trainer.state.epoch + 1)
-    losses: list[float] = []
-    started = time.monotonic()
+        trainer.state.epoch = journal.restore(last)
+        trainer.state.iteration = trainer.state.epoch * sampler.steps_per_epoch
+        progress.message(f"resuming {run.path} after epoch {trainer.state.epoch}")
 
     @trainer.on(Events.EPOCH_STARTED)
-    def begin_epoch(engine) -> None:
-        nonlocal started
+    def begin_epoch(engine: Engine) -> None:
         batches.epoch = engine.state.epoch - 1
-        losses.clear()
-        started = time.monotonic()
+        journal.begin_epoch()
 
     @trainer.on(Events.ITERATION_COMPLETED)
-    def after_step(engine) -> None:
-        losses.append(engine.state.output["loss"])
-        progress.training(
-            engine.state.epoch, recipe.max_epochs, len(losses), sampler.steps_per_epoch, sum(losses) / len(losses)
-        )
+    def after_step(engine: Engine) -> None:
+        loss, done = journal.add_loss(engine.state.output["loss"])
+        progress.training(engine.state.epoch, recipe.max_epochs, done, sampler.steps_per_epoch, loss)
 
     @trainer.on(Events.EPOCH_COMPLETED)
-    def end_epoch(engine) -> None:
-        nonlocal best
+    def end_epoch(engine: Engine) -> None:
         epoch = engine.state.epoch
-        row = {
-            "epoch": epoch,
-            "learning_rate": max(group["lr"] for group in optimizer.param_groups),
-            "loss": sum(losses) / len(losses),
-        }
-        is_best = False
-        if epoch % recipe.validate_every == 0 or epoch == recipe.max_epochs:
-            if epoch % recipe.validate_every:
-                evaluator.run(epoch)
-            row |= _validation_columns(evaluator.state.metrics, labels)
-            is_best = row["validation_dice"] == row["validation_dice"] and (
-                best["dice"] is None or row["validation_dice"] > best["dice"]
-            )
-        row["seconds"] = round(time.monotonic() - started, 3)
-        rows.append(row)
-        weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-        if is_best:
-            best = {"dice": row["validation_dice"], "epoch": epoch}
-            run.save_checkpoint(BEST, {"network": weights, **best})
-        run.save_checkpoint(
-            LAST,
-            {
-                "epoch": epoch,
-                "network": weights,
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.state_dict(),
-                "scaler": scaler.state_dict(),
-                "pretrained": pretrained,
-                "rows": rows,
-                "best": best,
-            },
-        )
-        run.write_metrics(rows)
-        for name, value in row.items():
-            if name != "epoch":
-                writer.add_scalar(name, value, epoch)
-        writer.flush()
-        progress.epoch(row, recipe.max_epochs, is_best)
-        waited = sum(1 for past in rows if past["epoch"] > best["epoch"] and "validation_dice" in past)
+        validated = epoch % recipe.validate_every == 0
+        if epoch == recipe.max_epochs and not validated:
+            evaluator.run(epoch)
+            validated = True
+        is_best = journal.end_epoch(epoch, evaluator.state.metrics if validated else None)
+        progress.epoch(journal.rows[-1], recipe.max_epochs, is_best)
+        waited = journal.validations_since_best
         if recipe.early_stopping is not None and waited >= recipe.early_stopping:
-            progress.message(f"stopped early: no better Dice in {waited} validations since epoch {best['epoch']}")
+            progress.message(
+                f"stopped early: no better Dice in {waited} validations since epoch {journal.best['epoch']}"
+            )
             engine.terminate()
 
     try:
         if trainer.state.epoch < recipe.max_epochs:
             trainer.run()
-        plot_course(rows, run.path / PLOTS / "course.png")
-        results = _final_results(run, config, network, cached, make_evaluator, progress)
+        plot_course(journal.rows, run.path / PLOTS / "course.png")
+        results = score_best(run, config, network, cached, make_evaluator, progress)
     except torch.cuda.OutOfMemoryError as error:
         peak = torch.cuda.max_memory_allocated(device) / 2**30
         raise UserError(
@@ -233,8 +189,8 @@ def train(
             f"the last good checkpoint is kept in {run.path}"
         ) from error
     finally:
-        writer.close()
-    run.update_manifest(state="finished", epochs=trainer.state.epoch, best=best, results=results)
+        journal.close()
+    run.update_manifest(state="finished", epochs=trainer.state.epoch, best=journal.best, results=results)
     if config.data.cache is None:
         shutil.rmtree(run.path / CACHE, ignore_errors=True)
     return run
@@ -247,240 +203,87 @@ class _EpochBatches:
         self.sampler = sampler
         self.epoch = 0
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         return self.sampler.epoch(self.epoch)
 
     def __len__(self) -> int:
         return self.sampler.steps_per_epoch
 
 
-def start_from_weights(network: nn.Module, config: Config, progress: TrainingProgress) -> None:
-    """Loads ``network.weights`` into a new network, all but the layers of ``network.reset``."""
-    source = config.network.weights
-    if source is None:
-        if config.network.reset:
-            raise UserError(f"network.reset {list(config.network.reset)} goes with network.weights, which is not set")
-        return
-    from r2seg.networks.weights import load_weights
-
-    try:
-        kept = load_weights(network, source / BEST if source.is_dir() else source, reset=config.network.reset)
-    except ValueError as error:
-        raise UserError(f"network.weights: {error}") from error
-    fresh = f", {', '.join(kept)} start afresh" if kept else ""
-    progress.message(f"network starts from {source}{fresh}")
-
-
-def pretrained_names(network: nn.Module) -> list[str]:
-    """Names of the parameters that came trained; none where the network has no backbone."""
-    pretrained = {id(parameter) for parameter in getattr(network, "pretrained_parameters", tuple)()}
-    return [name for name, parameter in network.named_parameters() if id(parameter) in pretrained]
-
-
-def make_optimizer(network: nn.Module, config: Config, pretrained: Sequence[str] = ()) -> torch.optim.Optimizer:
-    """AdamW, or SGD with Nesterov momentum 0.9; no weight decay on biases and norms, which have one axis.
+class Journal:
+    """What a training has reached, written into its run after every epoch: rows of metrics, the best Dice, checkpoints.
 
     Args:
-        network: Its parameters that require gradients are optimized.
-        config: The training section.
-        pretrained: Names of the parameters for which ``training.backbone_learning_rate`` holds where it is set.
-
-    Raises:
-        UserError: A backbone's learning rate is set and nothing of the network is pretrained.
+        run: Where it is written.
+        labels: Names of the labels, in order.
+        parts: What a checkpoint holds the state of: "network", "optimizer", "schedule", "scaler".
+        pretrained: Names of the parameters that came trained.
     """
-    recipe = config.training
-    if recipe.backbone_learning_rate is not None and not pretrained:
-        raise UserError(
-            f"training.backbone_learning_rate is {recipe.backbone_learning_rate:g} but no part of {config.network.name} "
-            "is pretrained: set network.pretrained or network.weights, or leave the rate out"
-        )
-    slow = set(pretrained) if recipe.backbone_learning_rate is not None else set()
-    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            rate = recipe.backbone_learning_rate if name in slow else recipe.learning_rate
-            decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
-            grouped.setdefault((rate, decay), []).append(parameter)
-    groups = [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in grouped.items()]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=recipe.learning_rate, momentum=0.9, nesterov=True)
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
+    def __init__(self, run: Run, labels: Sequence[str], parts: Mapping[str, Any], pretrained: Sequence[str]) -> None:
+        self.run = run
+        self.labels = labels
+        self.parts = parts
+        self.pretrained = list(pretrained)
+        self.rows: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"dice": None, "epoch": 0}
+        self.losses: list[float] = []
+        self.started = time.monotonic()
+        self.writer: SummaryWriter | None = None
 
-def learning_rate_factor(warmup_epochs: float, max_epochs: int, steps_per_epoch: int):
-    """Step -> factor of the learning rate: linear warm-up, then half a cosine down to a hundredth.
+    def restore(self, checkpoint: Mapping[str, Any]) -> int:
+        """Puts everything back to the end of the checkpoint's epoch, and returns that epoch."""
+        for name, part in self.parts.items():
+            part.load_state_dict(checkpoint[name])
+        self.rows, self.best = checkpoint["rows"], checkpoint["best"]
+        return checkpoint["epoch"]
 
-    A function of the step alone, so that it can be continued anywhere (Loshchilov & Hutter, arXiv:1608.03983, one cycle).
-    """
-    total = max_epochs * steps_per_epoch
-    warmup = min(round(warmup_epochs * steps_per_epoch), total - 1)
+    def begin_epoch(self) -> None:
+        """Starts the epoch's clock and its mean loss."""
+        self.losses.clear()
+        self.started = time.monotonic()
 
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / (warmup + 1)
-        done = min(1.0, (step - warmup) / max(1, total - warmup))
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done))
+    def add_loss(self, loss: float) -> tuple[float, int]:
+        """The epoch's mean loss with this one, and its number of steps."""
+        self.losses.append(loss)
+        return sum(self.losses) / len(self.losses), len(self.losses)
 
-    return factor
+    def end_epoch(self, epoch: int, metrics: Mapping[str, Any] | None) -> bool:
+        """Writes the epoch; ``metrics`` are the evaluator's where it ran. Returns whether its Dice is the best so far."""
+        rates = [group["lr"] for group in self.parts["optimizer"].param_groups]
+        row = {"epoch": epoch, "learning_rate": max(rates), "loss": sum(self.losses) / len(self.losses)}
+        if metrics is not None:
+            row |= {"validation_dice": metrics["dice"], "validation_iou": metrics["iou"]}
+            for score in ("dice", "iou"):
+                means = metrics[f"{score}_cases"].nanmean(0).tolist()
+                row |= {f"{score}_{name}": value for name, value in zip(self.labels, means, strict=True)}
+        dice = row.get("validation_dice", math.nan)
+        is_best = not math.isnan(dice) and (self.best["dice"] is None or dice > self.best["dice"])
+        row["seconds"] = round(time.monotonic() - self.started, 3)
+        self.rows.append(row)
 
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state["network"] = {name: tensor.detach().cpu() for name, tensor in state["network"].items()}
+        if is_best:
+            self.best = {"dice": dice, "epoch": epoch}
+            self.run.save_checkpoint(BEST, {"network": state["network"], **self.best})
+        kept = {"epoch": epoch, "pretrained": self.pretrained, "rows": self.rows, "best": self.best}
+        self.run.save_checkpoint(LAST, {**state, **kept})
+        self.run.write_metrics(self.rows)
+        if self.writer is None:
+            self.writer = SummaryWriter(str(self.run.path / TENSORBOARD), purge_step=epoch)
+        for name, value in row.items():
+            if name != "epoch":
+                self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
+        return is_best
 
-def _prepare_run(
-    config: Config, output: Path, resume: bool, progress: TrainingProgress
-) -> tuple[Run, dict[str, list[CachedCase]]]:
-    """The run, new or opened, and its cases, preprocessed."""
-    going_on = resume and (output / CONFIG).is_file()
-    if going_on:
-        run = Run.open(output)
-        _refuse_other_config(run, config)
-        parts = parts_of(run, config)
-    else:
-        refuse_used(output)
-        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
-    folder = config.data.cache or output / CACHE
-    total, done = sum(map(len, parts.values())), 0
-    progress.message(", ".join(f"{len(members)} {part} cases" for part, members in parts.items()))
+    @property
+    def validations_since_best(self) -> int:
+        """Validations after the one with the best Dice."""
+        return sum(1 for row in self.rows if row["epoch"] > self.best["epoch"] and "validation_dice" in row)
 
-    def count(_: Case) -> None:
-        nonlocal done
-        done += 1
-        progress.preparing(done, total)
-
-    everything = cache_cases([case for members in parts.values() for case in members], config, folder, count)
-    by_id = {case.id: case for case in everything}
-    cached = {part: [by_id[case.id] for case in members] for part, members in parts.items()}
-    facts = check_cached(cached, config)
-    if not going_on:
-        run = Run.create(
-            output,
-            config,
-            {part: [case.id for case in members] for part, members in parts.items()},
-            {**facts, "labels": list(config.data.labels), "state": "training", "epochs": 0, **environment()},
-        )
-    elif run.manifest["state"] != "finished" or run.manifest["epochs"] < config.training.max_epochs:
-        run.update_manifest(state="training")
-    return run, cached
-
-
-def check_cached(cached: Mapping[str, Sequence[CachedCase]], config: Config) -> dict[str, int]:
-    """Facts that all cases share, ``in_channels`` and ``image_dims``; refuses what cannot be trained or validated on."""
-    everything = [case for members in cached.values() for case in members]
-    first = everything[0]
-    for case in everything:
-        if case.label.ndim != first.label.ndim:
-            raise UserError(
-                f"case {case.id} has {case.label.ndim} axes and case {first.id} has {first.label.ndim}: keep pictures and volumes apart"
-            )
-        if len(case.voxels) != len(first.voxels):
-            raise UserError(
-                f"case {case.id} has {len(case.voxels)} channels and case {first.id} has {len(first.voxels)}: all need the same"
-            )
-    if config.window.plane and first.label.ndim == 2:
-        raise UserError(
-            f"window.plane is {config.window.plane} and the cases are pictures, not volumes: leave window.plane out"
-        )
-    for part in ("train", "validation"):
-        found = {index for case in cached[part] for index in case.foreground}
-        for index, name in enumerate(config.data.labels, start=1):
-            if index not in found and (part == "train" or not found):
-                raise UserError(
-                    f"no {part} case holds the label {name} ({len(cached[part])} cases): check data.labels and data.split"
-                )
-    return {"in_channels": len(first.voxels), "image_dims": first.label.ndim}
-
-
-# What may differ between a run's config and the one it is resumed with: where data lie, and for how long to train.
-_MAY_CHANGE = {("data", "root"), ("data", "cache"), ("training", "max_epochs"), ("training", "early_stopping")}
-
-
-def _refuse_other_config(run: Run, config: Config) -> None:
-    """A resumed run keeps its config; what may change is written into it."""
-
-    def flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
-        if isinstance(value, Mapping):
-            return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, (*path, name)).items()}
-        return {path: value}
-
-    old, new = flat(run.config.model_dump(mode="json")), flat(config.model_dump(mode="json"))
-    changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-    refused = [f"{'.'.join(key)} ({old.get(key)!r}, now {new.get(key)!r})" for key in changed if key not in _MAY_CHANGE]
-    if refused:
-        raise UserError(
-            f"{run.path} was trained with another config: {', '.join(refused)}; start another run with -o RUN"
-        )
-    if changed:
-        write_text(run.path / CONFIG, dump_config(config))
-
-
-def _validation_columns(metrics: Mapping[str, Any], labels: Sequence[str]) -> dict[str, float]:
-    row = {"validation_dice": metrics["dice"], "validation_iou": metrics["iou"]}
-    for score in ("dice", "iou"):
-        for name, value in zip(labels, metrics[f"{score}_cases"].nanmean(0).tolist(), strict=True):
-            row[f"{score}_{name}"] = value
-    return row
-
-
-def _final_results(
-    run: Run,
-    config: Config,
-    network: nn.Module,
-    cached: Mapping[str, Sequence[CachedCase]],
-    make_evaluator: Any,
-    progress: TrainingProgress,
-) -> dict[str, Any]:
-    """Dice and IoU of the best checkpoint per part, label and case; stores the thresholds that are best on validation."""
-    if not (run.path / BEST).is_file():
-        raise UserError(f"{run.path}: no validation gave a Dice, so there is no best checkpoint; train longer")
-    network.load_state_dict(run.load_checkpoint(BEST)["network"])
-    results: dict[str, Any] = {}
-    for part in ("validation", "test"):
-        if not cached[part]:
-            continue
-        evaluator = make_evaluator(cached[part], probabilities=part == "validation")
-        panels: list[Panel] = []
-
-        @evaluator.on(Events.ITERATION_COMPLETED)
-        def show(engine, panels=panels) -> None:
-            output = engine.state.output
-            dice = float(MEASURES["dice"].score(output["evidence"]["counts"]).nanmean())
-            panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane))
-
-        evaluator.run()
-        plot_panels(panels, run.path / PLOTS / f"{part}.png")
-        if part == "validation":
-            _store_thresholds(run, config, cached[part], evaluator.state.metrics["histograms"], progress)
-        scores = {name: evaluator.state.metrics[f"{name}_cases"] for name in ("dice", "iou")}
-        results[part] = {
-            label: {
-                **{name: _or_none(table[:, index].nanmean()) for name, table in scores.items()},
-                "num_scored": int((~scores["dice"][:, index].isnan()).sum()),
-                "num_empty": int(scores["dice"][:, index].isnan().sum()),
-                "cases": {
-                    case.id: {name: _or_none(table[row, index]) for name, table in scores.items()}
-                    for row, case in enumerate(cached[part])
-                },
-            }
-            for index, label in enumerate(config.data.labels)
-        }
-    return results
-
-
-def _store_thresholds(
-    run: Run, config: Config, cases: Sequence[CachedCase], histograms: torch.Tensor, progress: TrainingProgress
-) -> None:
-    """Writes the threshold of each label with the best pooled Dice on the validation cases, and which cases those were."""
-    labels = list(config.data.labels)
-    empty = [label for label, histogram in zip(labels, histograms, strict=True) if not histogram[1].any()]
-    if empty:
-        progress.message(f"no thresholds are stored: no validation case holds {', '.join(empty)}")
-        return
-    files = {case.id: case.label for case in parts_of(run, config)["validation"]}
-    thresholds = Thresholds(
-        {label: best_threshold(histogram)[0] for label, histogram in zip(labels, histograms, strict=True)},
-        "pooled Dice",
-        frozenset(fingerprint(files[case.id]) for case in cases if case.foreground),
-    )
-    write_text(run.path / THRESHOLDS, thresholds.json())
-
-
-def _or_none(value: torch.Tensor) -> float | None:
-    return None if value.isnan() else round(float(value), 6)
+    def close(self) -> None:
+        """Ends the TensorBoard file."""
+        if self.writer is not None:
+            self.writer.close()

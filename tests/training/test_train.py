@@ -24,9 +24,10 @@ from r2seg.metrics.catalogue import MEASURES
 from r2seg.run import BEST, LAST, Run
 from r2seg.training import train as train_module
 from r2seg.training.engines import step_seed
+from r2seg.training.optimization import learning_rate_factor
 from r2seg.training.plan import plan_training
 from r2seg.training.progress import TrainingProgress
-from r2seg.training.train import learning_rate_factor, train
+from r2seg.training.train import train
 
 
 def config_of(folder: Path, root: Path, **changes) -> Config:

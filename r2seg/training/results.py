@@ -1,0 +1,89 @@
+"""After the last step: what the best checkpoint scores on held-out cases, its thresholds and its pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Events
+from monai.engines import SupervisedEvaluator
+from torch import nn
+
+from r2seg.config import Config
+from r2seg.data.cache import CachedCase
+from r2seg.errors import UserError
+from r2seg.metrics import best_threshold
+from r2seg.metrics.catalogue import MEASURES
+from r2seg.run import BEST, PLOTS, Run, parts_of, write_text
+from r2seg.thresholds import FILE as THRESHOLDS
+from r2seg.thresholds import Thresholds, fingerprint
+from r2seg.training.plots import Panel, panel_of, plot_panels
+from r2seg.training.progress import TrainingProgress
+
+
+def score_best(
+    run: Run,
+    config: Config,
+    network: nn.Module,
+    cached: Mapping[str, Sequence[CachedCase]],
+    make_evaluator: Callable[..., SupervisedEvaluator],
+    progress: TrainingProgress,
+) -> dict[str, Any]:
+    """Dice and IoU of the best checkpoint per part, label and case; stores the thresholds that are best on validation."""
+    if not (run.path / BEST).is_file():
+        raise UserError(f"{run.path}: no validation gave a Dice, so there is no best checkpoint; train longer")
+    network.load_state_dict(run.load_checkpoint(BEST)["network"])
+    results: dict[str, Any] = {}
+    for part in ("validation", "test"):
+        if not cached[part]:
+            continue
+        evaluator = make_evaluator(cached[part], probabilities=part == "validation")
+        panels: list[Panel] = []
+
+        @evaluator.on(Events.ITERATION_COMPLETED)
+        def show(engine, panels=panels) -> None:
+            output = engine.state.output
+            dice = float(MEASURES["dice"].score(output["evidence"]["counts"]).nanmean())
+            panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane))
+
+        evaluator.run()
+        plot_panels(panels, run.path / PLOTS / f"{part}.png")
+        if part == "validation":
+            _store_thresholds(run, config, cached[part], evaluator.state.metrics["histograms"], progress)
+        scores = {name: evaluator.state.metrics[f"{name}_cases"] for name in ("dice", "iou")}
+        results[part] = {
+            label: {
+                **{name: _or_none(table[:, index].nanmean()) for name, table in scores.items()},
+                "num_scored": int((~scores["dice"][:, index].isnan()).sum()),
+                "num_empty": int(scores["dice"][:, index].isnan().sum()),
+                "cases": {
+                    case.id: {name: _or_none(table[row, index]) for name, table in scores.items()}
+                    for row, case in enumerate(cached[part])
+                },
+            }
+            for index, label in enumerate(config.data.labels)
+        }
+    return results
+
+
+def _store_thresholds(
+    run: Run, config: Config, cases: Sequence[CachedCase], histograms: torch.Tensor, progress: TrainingProgress
+) -> None:
+    """Writes the threshold of each label with the best pooled Dice on the validation cases, and which cases those were."""
+    labels = list(config.data.labels)
+    empty = [label for label, histogram in zip(labels, histograms, strict=True) if not histogram[1].any()]
+    if empty:
+        progress.message(f"no thresholds are stored: no validation case holds {', '.join(empty)}")
+        return
+    files = {case.id: case.label for case in parts_of(run, config)["validation"]}
+    thresholds = Thresholds(
+        {label: best_threshold(histogram)[0] for label, histogram in zip(labels, histograms, strict=True)},
+        "pooled Dice",
+        frozenset(fingerprint(files[case.id]) for case in cases if case.foreground),
+    )
+    write_text(run.path / THRESHOLDS, thresholds.json())
+
+
+def _or_none(value: torch.Tensor) -> float | None:
+    return None if value.isnan() else round(float(value), 6)
