@@ -356,3 +356,17 @@ def test_evaluation_is_imported_without_monai():
 
     code = "import sys, r2seg.evaluation.evaluate; assert not {'monai', 'matplotlib', 'scipy'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.gpu
+def test_the_gpu_counts_as_the_cpu_does(folders):
+    first, second = (
+        evaluate(
+            folders / "out",
+            folders / "ref",
+            device=device,
+            measures=["counts", "surfaces", "components", "centerlines"],
+        )
+        for device in ("cpu", "cuda")
+    )
+    assert first.cases_csv() == second.cases_csv()
