@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shlex
 from pathlib import Path
@@ -63,7 +64,7 @@ def sample_command(path: Path) -> list[str]:
 def test_the_headers_command_runs_on_the_sample_data(path: Path) -> None:
     config, *options = sample_command(path)
     assert config == f"configs/{path.name}"
-    overrides = [value for option, value in zip(options, options[1:], strict=False) if option == "--set"]
+    overrides = [value for option, value in itertools.pairwise(options) if option == "--set"]
     settings = load_config(path, overrides, require_data=True)
     assert settings.data.root.is_relative_to(path.parents[1].resolve() / "sample_data")
     plan = plan_training(settings, torch.device("cpu"))
