@@ -77,6 +77,7 @@ class PlainProgress(TrainingProgress):
     def preparing(self, done: int, total: int) -> None:
         if done == total:
             self.message(f"{total} cases preprocessed")
+            self.left = _SecondsLeft()
 
     def training(self, epoch: int, max_epochs: int, step: int, steps: int, loss: float) -> None:
         self.left = self.left or _SecondsLeft()
