@@ -35,7 +35,8 @@ class InferenceProgress:
         self.started = time.monotonic()
         name = outcome.job.images[0]
         if outcome.error:
-            text = f"FAILED {name}: {outcome.error.removeprefix(f'{name}: ')}"
+            told = outcome.error if str(name) in outcome.error else f"{name}: {outcome.error}"
+            text = f"FAILED {told}"
         else:
             text = f"{name} -> {outcome.job.output}  {seconds:.1f} s"
         self.console.print(f"[{self.done}/{self.total}] {text}", markup=False, soft_wrap=True)
