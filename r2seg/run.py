@@ -175,9 +175,10 @@ class Run:
 
         path = self.path / name
         if not path.is_file():
-            raise UserError(
-                f"{self.path} has no {name}: the training ended before its first validation; r2seg-train --resume goes on"
-            )
+            remedy = "the training ended before its first validation; r2seg-train --resume goes on"
+            if self.manifest.get("state") == "finished":
+                remedy = "it was removed after the training had finished; put it back, or train again with -o RUN"
+            raise UserError(f"{self.path} has no {name}: {remedy}")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file, some advising what is unsafe

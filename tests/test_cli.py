@@ -129,9 +129,9 @@ def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_says_how_to_go_on(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "config.yaml", tiny_volumes, training={"max_epochs": 5000})
+    config = write_config(tmp_path / "config.yaml", tiny_volumes)
     process = subprocess.Popen(
-        [str(BIN / "r2seg-train"), str(config), "--threads", "1"],
+        [str(BIN / "r2seg-train"), str(config), "--threads", "1", "--set", "training.max_epochs=5000"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -143,7 +143,8 @@ def test_an_interrupted_training_says_how_to_go_on(number: int, tiny_volumes: Pa
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in told and "Traceback" not in told
+    # With the override, without which it would be another config.
+    assert "-o runs/tiny --set training.max_epochs=5000 --resume" in told and "Traceback" not in told
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -65,10 +66,9 @@ def train(
         run = run_training(settings, run_path, resume=resume, device=resolved, progress=progress)
     except KeyboardInterrupt:
         progress.close()
-        say(
-            f"stopped; what is done is in {run_path}; go on with: r2seg-train {config} -o {run_path} --resume",
-            error=True,
-        )
+        # With the same overrides: without them it would be another config.
+        words = [str(config), "-o", str(run_path), *(word for text in overrides or () for word in ("--set", text))]
+        say(f"stopped; go on with: {shlex.join(['r2seg-train', *words, '--resume'])}", error=True)
         raise typer.Exit(130) from None
     finally:
         progress.close()
@@ -147,15 +147,22 @@ def infer(
     from r2seg.inference.progress import inference_progress
     from r2seg.inference.segmenter import Segmenter
 
+    references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
+    safely = {"probabilities": probabilities, "protected": references}
     if split is None:
-        jobs = plan_jobs(inputs, output, opened.manifest["in_channels"])
+        jobs = plan_jobs(inputs, output, opened.manifest["in_channels"], **safely)
     else:
-        jobs = plan_case_jobs(cases_of(run, split).cases, output)
+        jobs = plan_case_jobs(cases_of(run, split).cases, output, **safely)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
-    with inference_progress(open_console(), len(jobs)) as progress:
-        outcomes = infer_jobs(
-            segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
-        )
+    progress = None
+    try:
+        with inference_progress(open_console(), len(jobs)) as progress:
+            outcomes = infer_jobs(
+                segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
+            )
+    except KeyboardInterrupt:
+        say(f"stopped after {progress.done if progress else 0} of {len(jobs)} cases", error=True)
+        raise typer.Exit(130) from None
     failed = [outcome for outcome in outcomes if outcome.error]
     say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
     if failed:

@@ -29,7 +29,7 @@ ThreadsOption = Annotated[
 def open_console(stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    return Console(stderr=stderr, highlight=False, emoji=False)
 
 
 def say(text: str, *, error: bool = False) -> None:

@@ -64,6 +64,14 @@ def find_images(folder: Path) -> list[Path]:
     return sorted(found)
 
 
+def no_image_in(folder: Path) -> str:
+    """What to say of a folder without images."""
+    text = f"{folder} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}"
+    if any(path.suffix.lower() in (".dcm", ".ima") for path in folder.rglob("*")):
+        text += "; convert its DICOM series to NIfTI, for example with dcm2niix"
+    return text
+
+
 def relative_stem(path: Path, root: Path) -> str:
     """Path below a root without the image suffix, with forward slashes: the id of a one-file case."""
     return (path.parent / split_suffix(path)[0]).relative_to(root).as_posix()
@@ -144,7 +152,7 @@ def _folder_cases(data: Data) -> list[Case]:
             raise UserError(f"data.root {root} has no folder {name}/: put images/NAME.* and labels/NAME.* there")
     files = find_images(root / "images")
     if not files:
-        raise UserError(f"{root / 'images'} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(no_image_in(root / "images"))
     labels = _by_stem(root / "labels")
     masks = _by_stem(root / "masks") if (root / "masks").is_dir() else {}
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from r2seg.data.cases import Case, find_images, join_channels
-from r2seg.data.images import IMAGE_SUFFIXES, output_name, split_suffix
+from r2seg.data.cases import Case, find_images, join_channels, no_image_in
+from r2seg.data.images import output_name, split_suffix
 from r2seg.errors import UserError
 from r2seg.inference.segmenter import Segmenter
 
@@ -36,19 +36,30 @@ class Outcome:
     error: str | None = None
 
 
-def plan_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str], in_channels: int) -> list[Job]:
+def plan_jobs(
+    inputs: Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    in_channels: int,
+    *,
+    probabilities: bool = False,
+    protected: Sequence[Path] = (),
+) -> list[Job]:
     """The jobs for files and folders of images.
 
-    Folders are searched below themselves and relative paths kept; what lies in the output folder is not an input. Files that
-    differ only in ``_0000``, ``_0001`` … are one case when there are as many as the run has channels.
+    Folders are searched below themselves and relative paths kept; what lies in an output folder inside one is not an input, and
+    a case that is named twice is one. Files that differ only in ``_0000``, ``_0001`` … are one case when there are as many as
+    the run has channels.
 
     Args:
         inputs: Files and folders.
         output: A folder, or, for a single case, a file with an image suffix.
         in_channels: Channels the run was trained on.
+        probabilities: Whether probability maps are written too.
+        protected: Folders that no output may lie in, such as that of the reference labels.
 
     Raises:
-        UserError: An input is missing or no image, an output would overwrite an input, or two cases have one output.
+        UserError: An input is missing or no image, an output would overwrite an input, two cases have one output, or nothing
+            can be written there.
     """
     output = Path(output)
     single = bool(split_suffix(output)[1]) and not output.is_dir()
@@ -57,9 +68,11 @@ def plan_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLik
         if not given.exists():
             raise UserError(f"{given}: there is no such file or folder")
         if given.is_dir():
-            inside = [path for path in find_images(given) if not path.resolve().is_relative_to(output.resolve())]
+            # An output folder around the inputs, such as ".", holds no outputs of an earlier run alone.
+            earlier = output.resolve() if given.resolve() in output.resolve().parents else None
+            inside = [path for path in find_images(given) if not (earlier and path.resolve().is_relative_to(earlier))]
             if not inside:
-                raise UserError(f"{given} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}")
+                raise UserError(no_image_in(given))
             root = given
         else:
             inside, root = [given], given.parent
@@ -68,16 +81,22 @@ def plan_jobs(inputs: Sequence[str | os.PathLike[str]], output: str | os.PathLik
             target = output if single else output / images[0].parent.relative_to(root) / name
             below = target.relative_to(output.parent if single else output)
             jobs.append(Job(images, target, (output.parent if single else output) / "probabilities" / below))
-    jobs = _without_parts_of_sets(jobs, in_channels, output if single else None)
+    jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
         raise UserError(f"-o {output} is one file and there are {len(jobs)} cases: name a folder")
     if output.exists() and not single and not output.is_dir():
         raise UserError(f"-o {output} is a file without an image suffix: name a folder")
-    _refuse_collisions(jobs)
+    _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 
 
-def plan_case_jobs(cases: Sequence[Case], output: str | os.PathLike[str]) -> list[Job]:
+def plan_case_jobs(
+    cases: Sequence[Case],
+    output: str | os.PathLike[str],
+    *,
+    probabilities: bool = False,
+    protected: Sequence[Path] = (),
+) -> list[Job]:
     """The jobs for the cases of a data set: label maps are named by case id, so that they pair with their references."""
     output = Path(output)
     if output.exists() and not output.is_dir():
@@ -86,7 +105,7 @@ def plan_case_jobs(cases: Sequence[Case], output: str | os.PathLike[str]) -> lis
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
         jobs.append(Job(case.images, output / f"{case.id}{suffix}", output / "probabilities" / f"{case.id}{suffix}"))
-    _refuse_collisions(jobs)
+    _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 
 
@@ -110,19 +129,28 @@ def _without_parts_of_sets(jobs: list[Job], in_channels: int, single: Path | Non
     return jobs
 
 
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    sources = {path.resolve(): path for job in jobs for path in job.images}
+def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: Sequence[Path]) -> None:
+    """Raises before the first case is segmented where some output could not be written, or would destroy something."""
+    sources = {path.resolve() for job in jobs for path in job.images}
+    kept_free = [folder.resolve() for folder in protected]
     targets: dict[Path, Job] = {}
     for job in jobs:
-        key = job.output.resolve()
-        if key in sources:
-            raise UserError(f"{job.output} is an input and would be overwritten: name another folder with -o")
-        other = targets.setdefault(key, job)
-        if other is not job:
-            raise UserError(
-                f"{other.images[0]} and {job.images[0]} would both be written to {job.output}: "
-                "name their common folder as the input, or run them one by one"
-            )
+        for path in (job.output, job.probabilities) if probabilities else (job.output,):
+            key = path.resolve()
+            if key in sources:
+                raise UserError(f"{path} is an input and would be overwritten: name another folder with -o")
+            if any(key.is_relative_to(folder) for folder in kept_free):
+                raise UserError(f"{path} lies among the reference labels of the run: name another folder with -o")
+            other = targets.setdefault(key, job)
+            if other is not job:
+                raise UserError(
+                    f"{other.images[0]} and {job.images[0]} would both be written to {path}: "
+                    "name their common folder as the input, or run them one by one"
+                )
+            place = next(folder for folder in key.parents if folder.exists())
+            if not place.is_dir() or not os.access(place, os.W_OK):
+                reason = "it is no folder" if not place.is_dir() else "you may not write there"
+                raise UserError(f"{path} cannot be written into {place}: {reason}; name another folder with -o")
 
 
 def infer(

@@ -5,11 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from r2seg.inference.batch import Job, Outcome
+
+
+class Bar(Progress):
+    """A transient bar that leaves a few columns free: the terminal's ^C would wrap a full line, and half a bar would stay."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield _Narrower(self.make_tasks_table(self.tasks))
+
+
+@dataclass(frozen=True)
+class _Narrower:
+    """Something drawn with a few columns fewer than there are."""
+
+    inner: RenderableType
+    free: int = 6
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from console.render(self.inner, options.update(width=max(options.max_width - self.free, 10)))
 
 
 class InferenceProgress:
@@ -51,5 +70,5 @@ def inference_progress(console: Console, total: int) -> Iterator[InferenceProgre
         yield InferenceProgress(console, total, None)
         return
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         yield InferenceProgress(console, total, bar)

@@ -272,10 +272,11 @@ class Segmenter:
     def _refuse_other_kind(self, image: Image) -> None:
         if image.num_channels != self.in_channels:
             raise UserError(
-                f"{image.path} has {image.num_channels} channels and the run was trained on {self.in_channels}"
+                f"{image.path} has {image.num_channels} channel{'s' * (image.num_channels != 1)} and the run was trained on {self.in_channels}"
             )
         if image.spatial_dims != self.image_dims:
             kinds = {2: "a picture of two axes", 3: "a volume of three axes"}
+            trained = {2: "pictures of two axes", 3: "volumes of three axes"}
             raise UserError(
-                f"{image.path} is {kinds[image.spatial_dims]} and the run was trained on {kinds[self.image_dims][2:]}s"
+                f"{image.path} is {kinds[image.spatial_dims]} and the run was trained on {trained[self.image_dims]}"
             )

@@ -15,6 +15,17 @@ from r2seg.run import CACHE, CONFIG, Run, environment, parts_of, refuse_used, wr
 from r2seg.training.progress import TrainingProgress
 
 
+def finished_run(config: Config, output: Path) -> Run | None:
+    """The run in a folder where it has trained for all of the config's epochs: its data are not asked for."""
+    if not (output / CONFIG).is_file():
+        return None
+    run = Run.open(output)
+    if run.manifest.get("state") != "finished" or run.manifest["epochs"] < config.training.max_epochs:
+        return None
+    _refuse_other_config(run, config)
+    return run
+
+
 def prepare_run(
     config: Config, output: Path, resume: bool, progress: TrainingProgress
 ) -> tuple[Run, dict[str, list[CachedCase]]]:
@@ -47,7 +58,7 @@ def prepare_run(
             {part: [case.id for case in members] for part, members in parts.items()},
             {**facts, "labels": list(config.data.labels), "state": "training", "epochs": 0, **environment()},
         )
-    elif run.manifest["state"] != "finished" or run.manifest["epochs"] < config.training.max_epochs:
+    else:
         run.update_manifest(state="training")
     return run, cached
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from r2seg.inference.progress import Bar
 
 
 class TrainingProgress:
@@ -67,6 +69,8 @@ class _SecondsLeft:
 class PlainProgress(TrainingProgress):
     """One line an epoch: for files, pipes and job logs."""
 
+    tells_time_left = True
+
     def __init__(self, console: Console) -> None:
         self.console = console
         self.left: _SecondsLeft | None = None
@@ -84,15 +88,17 @@ class PlainProgress(TrainingProgress):
 
     def epoch(self, row: Mapping[str, Any], max_epochs: int, is_best: bool) -> None:
         left = self.left.after_epoch(row["epoch"], max_epochs) if self.left else None
-        self.message(epoch_line(row, max_epochs, is_best, left))
+        self.message(epoch_line(row, max_epochs, is_best, left if self.tells_time_left else None))
 
 
 class LiveProgress(PlainProgress):
     """A live bar below the lines of the epochs that are over."""
 
+    tells_time_left = False  # the bar does: the lines fit 80 columns
+
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.bar = Progress(
+        self.bar = Bar(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),

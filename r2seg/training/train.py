@@ -32,7 +32,7 @@ from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_t
 from r2seg.training.losses import SegmentationLoss
 from r2seg.training.optimization import learning_rate_factor, make_optimizer, pretrained_names, start_from_weights
 from r2seg.training.plots import plot_course
-from r2seg.training.preparation import prepare_run
+from r2seg.training.preparation import finished_run, prepare_run
 from r2seg.training.progress import TrainingProgress
 from r2seg.training.results import score_best
 
@@ -60,10 +60,10 @@ def train(
     """
     progress = progress or TrainingProgress()
     device = device if isinstance(device, torch.device) else resolve_device(device)
+    if resume and (finished := finished_run(config, Path(output))):
+        progress.message(f"{finished.path} is finished: {finished.manifest['epochs']} epochs; nothing to resume")
+        return finished
     run, cached = prepare_run(config, Path(output), resume, progress)
-    if run.manifest["state"] == "finished" and run.manifest["epochs"] >= config.training.max_epochs:
-        progress.message(f"{run.path} is finished: {run.manifest['epochs']} epochs; nothing to resume")
-        return run
     in_channels, image_dims = run.manifest["in_channels"], run.manifest["image_dims"]
     labels = tuple(config.data.labels)
     recipe = config.training
@@ -150,6 +150,9 @@ def train(
         trainer.state.iteration = trainer.state.epoch * sampler.steps_per_epoch
         progress.message(f"resuming {run.path} after epoch {trainer.state.epoch}")
 
+    def waited_enough() -> bool:
+        return recipe.early_stopping is not None and journal.validations_since_best >= recipe.early_stopping
+
     @trainer.on(Events.EPOCH_STARTED)
     def begin_epoch(engine: Engine) -> None:
         batches.epoch = engine.state.epoch - 1
@@ -169,16 +172,18 @@ def train(
             validated = True
         is_best = journal.end_epoch(epoch, evaluator.state.metrics if validated else None)
         progress.epoch(journal.rows[-1], recipe.max_epochs, is_best)
-        waited = journal.validations_since_best
-        if recipe.early_stopping is not None and waited >= recipe.early_stopping:
-            progress.message(
-                f"stopped early: no better Dice in {waited} validations since epoch {journal.best['epoch']}"
-            )
+        if waited_enough():
             engine.terminate()
 
     try:
-        if trainer.state.epoch < recipe.max_epochs:
+        # A run that was ended between its last epoch and its results has no further epoch.
+        if trainer.state.epoch < recipe.max_epochs and not waited_enough():
             trainer.run()
+        if waited_enough():
+            progress.message(
+                f"stopped early: no better Dice in {journal.validations_since_best} validations "
+                f"since epoch {journal.best['epoch']}"
+            )
         plot_course(journal.rows, run.path / PLOTS / "course.png")
         results = score_best(run, config, network, cached, make_evaluator, progress)
     except torch.cuda.OutOfMemoryError as error:

@@ -8,8 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from r2seg.data.cases import Case
 from r2seg.errors import UserError
-from r2seg.inference.batch import infer, plan_jobs
+from r2seg.inference.batch import infer, plan_case_jobs, plan_jobs
 from r2seg.inference.segmenter import Segmenter
 
 
@@ -57,6 +58,51 @@ def test_an_output_with_an_image_suffix_takes_one_case(tmp_path: Path) -> None:
 def test_what_lies_in_the_output_folder_is_no_input(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nii.gz", "out/a.nii.gz")
     assert planned([scans], scans / "out", 1, scans) == {"a.nii.gz": ("a.nii.gz",)}
+
+
+def test_an_output_folder_around_the_inputs_hides_none_of_them(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz")
+    assert planned([scans], tmp_path, 1, scans) == {"a.nii.gz": ("a.nii.gz",)}
+    with pytest.raises(UserError, match=r"a\.nii\.gz is an input and would be overwritten"):
+        plan_jobs([scans], scans, 1)
+
+
+def test_a_case_that_is_named_twice_is_one(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.nii.gz", "b.nii.gz")
+    twice = [scans / "a.nii.gz", scans, scans / "a.nii.gz"]
+    assert planned(twice, tmp_path / "out", 1, scans) == {"a.nii.gz": ("a.nii.gz",), "b.nii.gz": ("b.nii.gz",)}
+
+
+def test_probability_maps_overwrite_neither_inputs_nor_label_maps(tmp_path: Path) -> None:
+    inside = touch(tmp_path / "one", "probabilities/a.nii.gz")
+    with pytest.raises(UserError, match=r"probabilities/a\.nii\.gz is an input and would be overwritten"):
+        plan_jobs([inside / "probabilities"], inside, 1, probabilities=True)
+    both = touch(tmp_path / "two", "a.nii.gz", "probabilities/a.nii.gz")
+    with pytest.raises(UserError, match=r"would both be written to .*out/probabilities/a\.nii\.gz"):
+        plan_jobs([both], tmp_path / "out", 1, probabilities=True)
+    assert len(plan_jobs([both], tmp_path / "out", 1)) == 2
+
+
+def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
+    root = touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
+    case = Case("a", (root / "images/a.nii.gz",), root / "labels/a.nii.gz")
+    for plan in (
+        lambda: plan_jobs([root / "images"], root / "labels", 1, protected=[root / "labels"]),
+        lambda: plan_case_jobs([case], root / "labels", protected=[root / "labels"]),
+    ):
+        with pytest.raises(UserError, match="lies among the reference labels of the run"):
+            plan()
+
+
+def test_a_place_that_cannot_be_written_is_told_before_the_first_case(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "file.txt")
+    with pytest.raises(UserError, match=r"cannot be written into .*file\.txt: it is no folder"):
+        plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "file.txt" / "out", 1)
+
+
+def test_a_folder_of_dicom_names_the_way_to_nifti(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="convert its DICOM series to NIfTI"):
+        plan_jobs([touch(tmp_path / "series", "IM0001.dcm")], tmp_path / "out", 1)
 
 
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_fourth_axis_of_the_runs_channels_is_read_as_channels(tmp_path: Path) 
     ("shape", "message"),
     [
         ((9, 7, 5, 4), "has 4 channels and the run was trained on 1"),
-        ((9, 7), "picture of two axes and the run was trained on volume"),
+        ((9, 7), "picture of two axes and the run was trained on volumes of three axes"),
     ],
 )
 def test_other_axes_are_refused(shape: tuple[int, ...], message: str, tmp_path: Path) -> None:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,51 +108,6 @@ def test_killed_before_the_first_epoch_it_begins_again(tiny_volumes: Path, tmp_p
     assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_a_run_goes_on_and_no_checkpoint_is_broken(tmp_path: Path) -> None:
-    write_volumes(tmp_path / "data")
-    write_config(tmp_path / "config.yaml", tmp_path / "data", training={"max_epochs": 6})
-    command = [
-        sys.executable,
-        "-m",
-        "r2seg.cli",
-        "train",
-        "config.yaml",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--resume",
-    ]
-    subprocess.run([*command, "-o", "whole"], cwd=tmp_path, check=True, capture_output=True)
-    rng = np.random.default_rng(0)
-    kills = 0
-    for _ in range(25):
-        process = subprocess.Popen(
-            [*command, "-o", "parts"], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        begun = time.monotonic()
-        # Die soon after the run folder appears to change, at a random moment of an epoch.
-        while process.poll() is None and not (tmp_path / "parts").exists() and time.monotonic() - begun < 60:
-            time.sleep(0.05)
-        time.sleep(rng.uniform(0, 12))
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-            kills += 1
-        process.wait()
-        for name in (BEST, LAST):
-            if (tmp_path / "parts" / name).exists():
-                torch.load(tmp_path / "parts" / name, weights_only=True)
-        if (tmp_path / "parts/manifest.json").exists() and json.loads((tmp_path / "parts/manifest.json").read_text())[
-            "state"
-        ] == "finished":
-            break
-    finished = subprocess.run([*command, "-o", "parts"], cwd=tmp_path, capture_output=True, text=True)
-    assert finished.returncode == 0, finished.stderr
-    assert kills > 0
-    assert_equal_weights(tmp_path / "whole", tmp_path / "parts")
-
-
 def test_a_second_run_over_the_first_is_refused(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds a run already.*--resume.*-o"):
         train(config_of(tmp_path, tiny_volumes), tiny_run, device="cpu")
@@ -208,6 +158,21 @@ def test_early_stopping_counts_validations_without_a_better_dice(
     config = config_of(tmp_path, tiny_volumes, training={"max_epochs": 9, "early_stopping": 2})
     run = train(config, tmp_path / "run", device="cpu")
     assert run.manifest["epochs"] == 3  # the first is the best, two more are no better
+    run.update_manifest(state="training")  # as after a kill between the last epoch and the results
+    assert train(config, run.path, resume=True, device="cpu").manifest["epochs"] == 3
+
+
+def test_a_finished_run_is_resumed_without_its_data(tiny_volumes: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(tiny_volumes, tmp_path / "data")
+    config = config_of(tmp_path, data, training={"max_epochs": 1})
+    run = train(config, tmp_path / "run", device="cpu")
+    shutil.rmtree(data)
+    before = sorted(entry.name for entry in run.path.iterdir())
+    assert train(config, run.path, resume=True, device="cpu").manifest == run.manifest
+    assert sorted(entry.name for entry in run.path.iterdir()) == before  # no cache is left
+    (run.path / BEST).unlink()
+    with pytest.raises(UserError, match=r"has no best\.pt: it was removed after the training had finished"):
+        run.load_checkpoint(BEST)
 
 
 def test_validation_every_few_epochs_still_ends_with_one(tiny_volumes: Path, tmp_path: Path) -> None:
