@@ -229,8 +229,9 @@ def refuse_used(path: Path) -> None:
     """Raises where a folder already holds a run, or cannot hold one."""
     if (path / CONFIG).is_file():
         raise UserError(f"{path} holds a run already: --resume goes on with it, -o RUN starts another")
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: name a folder with -o RUN")
+    nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest} is a file: name a folder with -o RUN")
     # A run that was killed before its config was written leaves these: they are made anew.
     unfinished = (SPLITS, MANIFEST, CACHE)
     if path.is_dir() and any(

@@ -280,7 +280,8 @@ def test_a_used_folder_is_refused_and_one_that_never_became_a_run_is_not(run: Ru
 def test_files_of_others_are_never_mixed_with_a_run(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     assert told(refuse_used, tmp_path) == f"{tmp_path} is not empty and holds no run: name another folder with -o RUN"
-    assert told(refuse_used, tmp_path / "thesis.tex") == f"{tmp_path}/thesis.tex is a file: name a folder with -o RUN"
+    for path in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "run"):
+        assert told(refuse_used, path) == f"{tmp_path}/thesis.tex is a file: name a folder with -o RUN"
 
 
 def test_a_run_killed_before_its_config_was_written_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

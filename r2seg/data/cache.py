@@ -187,8 +187,10 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
+        # Of a full disk numpy says "1288 requested and 992 written".
+        reason = "No space left on device" if "requested and" in str(error) else error.strerror or error
         raise UserError(
-            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {error.strerror or error}; "
+            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {reason}; "
             "set data.cache to a folder with room that can be written"
         ) from None
 

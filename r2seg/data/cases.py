@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from r2seg.errors import UserError
 if TYPE_CHECKING:
     from r2seg.config import Data
 
+_LOG = logging.getLogger(__name__)
 _CHANNEL = re.compile(r"^(?P<base>.+)_(?P<index>\d{4})$")
 
 
@@ -175,6 +177,10 @@ def _folder_cases(data: Data) -> list[Case]:
         raise UserError(
             f"{len(unlabelled)} of {len(images)} images in {root / 'images'} have no label of the same name in {root / 'labels'}: "
             f"{_some(unlabelled)}; add the labels or move the images away"
+        )
+    if unpaired := sorted(set(labels) - set(images)):
+        _LOG.warning(
+            "%s: %d labels have no image of the same name and are left out: %s", root, len(unpaired), _some(unpaired)
         )
     unmasked = sorted(set(images) - set(masks)) if masks else []
     if unmasked:

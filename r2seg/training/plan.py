@@ -51,10 +51,11 @@ class TrainingPlan:
         lines.append(
             f"  {'epoch':<11}{self.windows_per_epoch} windows in {self.steps_per_epoch} steps of {self.batch_shape}; {self.max_epochs} epochs"
         )
-        hours = self.seconds_per_step * self.steps_per_epoch * self.max_epochs / 3600
+        minutes = self.seconds_per_step * self.steps_per_epoch * self.max_epochs / 60
+        time_needed = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 1):.0f} min"
         lines.append(
             f"  {'one step':<11}loss {self.first_loss:.4f}, {self.seconds_per_step:.2f} s; "
-            f"about {hours:.1f} h for all epochs, validation not counted"
+            f"about {time_needed} for all epochs, validation not counted"
         )
         lines.append(f"  {'memory':<11}{self.memory}")
         return "\n".join(lines)

@@ -82,11 +82,14 @@ def check_cached(cached: Mapping[str, Sequence[CachedCase]], config: Config) -> 
         )
     for part in ("train", "validation"):
         found = {index for case in cached[part] for index in case.foreground}
-        for index, name in enumerate(config.data.labels, start=1):
-            if index not in found and (part == "train" or not found):
-                raise UserError(
-                    f"no {part} case holds the label {name} ({len(cached[part])} cases): check data.labels and data.split"
-                )
+        lost = [name for index, name in enumerate(config.data.labels, start=1) if index not in found]
+        if lost and (part == "train" or not found):
+            labels = (
+                f"label{'s' * (len(lost) > 1)} {', '.join(lost[:8])}{f' and {len(lost) - 8} more' * (len(lost) > 8)}"
+            )
+            raise UserError(
+                f"no {part} case holds the {labels} (of {len(cached[part])}): check data.labels and data.split"
+            )
     return {"in_channels": len(first.voxels), "image_dims": first.label.ndim}
 
 

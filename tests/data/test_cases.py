@@ -145,6 +145,12 @@ def test_the_group_is_what_the_pattern_finds_in_the_id(tmp_path: Path) -> None:
     assert "does not match the case 'Image_01L'" in told(root, r"Image_\d+(Z)?")
 
 
+def test_labels_without_an_image_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = make(tmp_path, "images/a.png", "labels/a.png", "labels/b.png")
+    assert [case.id for case in cases_of(root)] == ["a"]
+    assert "1 labels have no image of the same name and are left out: b" in caplog.text
+
+
 def test_missing_and_empty_folders_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no folder images/: put images/NAME\.\* and labels/NAME\.\* there"):
         cases_of(tmp_path)
