@@ -60,7 +60,7 @@ def _counts(pair: Pair) -> Tensor:
 
 def _volumes(pair: Pair) -> Tensor:
     predicted, reference = pair.counts.tp + pair.counts.fp, pair.counts.tp + pair.counts.fn
-    return torch.stack([predicted, reference], dim=-1) * pair.voxel_ml
+    return torch.stack([predicted, reference], dim=-1).double() * pair.voxel_ml
 
 
 def _surfaces(pair: Pair) -> Tensor:

@@ -218,3 +218,25 @@ def test_counts_at_a_threshold_are_those_of_the_thresholded_map():
 def test_logits_are_refused_as_probabilities():
     with pytest.raises(ValueError, match=r"a probability is -2: expected 0 to 1"):
         metrics.probability_histogram(torch.tensor([-2.0, 0.5]), torch.tensor([0, 1]))
+
+
+def test_volumes_equal_simpleitks_physical_sizes():
+    sitk = pytest.importorskip("SimpleITK")
+    from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
+
+    def millilitres(mask, spacing):
+        image = sitk.GetImageFromArray(mask.astype(np.uint8).T)
+        image.SetSpacing([float(step) for step in spacing])
+        shapes = sitk.LabelShapeStatisticsImageFilter()
+        shapes.Execute(image)
+        return shapes.GetPhysicalSize(1) / 1000 if shapes.HasLabel(1) else 0.0
+
+    volumes = [pair for pair in MASKS if pair[0].ndim == 3]
+    assert len(volumes) == NUM_SHAPES / 2
+    for prediction, reference, spacing in volumes:
+        maps = tensors(prediction.astype(np.uint8), reference.astype(np.uint8))
+        evidence = FAMILIES["volumes"].evidence(Pair(*maps, 1, steps_mm=torch.diag(torch.from_numpy(spacing))))
+        ours, theirs = millilitres(prediction, spacing), millilitres(reference, spacing)
+        expected = {"volume_ml": ours, "reference_volume_ml": theirs, "volume_difference_ml": ours - theirs}
+        for name, value in expected.items():
+            assert float(MEASURES[name].score(evidence)[0]) == pytest.approx(value, abs=1e-6), name
