@@ -69,7 +69,8 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{device}: {properties.name}, {properties.total_memory / 2**30:.0f} GiB, torch {torch.__version__}"
-    return f"{device}: {torch.get_num_threads()} threads, torch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{device}: {threads} thread{'' if threads == 1 else 's'}, torch {torch.__version__}"
 
 
 def autocast_dtype(device: torch.device, precision: str, *, trains_dims: int | None = None) -> torch.dtype | None:

@@ -40,7 +40,8 @@ def prepare_run(
         parts = split_cases(find_cases(config.data), config.data.split, config.seed)
     folder = config.data.cache or output / CACHE
     total, done = sum(map(len, parts.values())), 0
-    progress.message(", ".join(f"{len(members)} {part} cases" for part, members in parts.items()))
+    counts = {part: len(members) for part, members in parts.items()}
+    progress.message(", ".join(f"{count} {part} case{'' if count == 1 else 's'}" for part, count in counts.items()))
 
     def count(_: Case) -> None:
         nonlocal done
