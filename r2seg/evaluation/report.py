@@ -489,9 +489,9 @@ def check_output(folder: Path | None, formats: Sequence[str]) -> None:
         raise UserError(f"{unknown[0]!r} is no format of reports; give {', '.join(FORMATS)}")
     if folder is None:
         return
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is a file: name a folder for the report")
     standing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not standing.is_dir():
+        raise UserError(f"{standing} is a file: name a folder for the report")
     if not os.access(standing, os.W_OK):
         raise UserError(f"{standing} may not be written: name another folder for the report")
 

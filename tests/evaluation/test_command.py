@@ -177,6 +177,8 @@ def test_a_report_that_cannot_be_written_is_told_before_anything_is_scored(folde
     (folders / "file").write_text("")
     result = run(folders / "out", folders / "ref", *ALL_NAMES[:2], "-o", folders / "file")
     assert_mistake(result, "file is a file: name a folder for the report")
+    result = run(folders / "out", folders / "ref", *ALL_NAMES[:2], "-o", folders / "file" / "below")
+    assert_mistake(result, "file is a file: name a folder for the report")
     assert "Dice" not in result.output
 
 
