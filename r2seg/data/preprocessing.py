@@ -236,6 +236,31 @@ def _weigh_tensor(tensor: Tensor, weights: np.ndarray, axis: int) -> Tensor:
         return torch.movedim(torch.tensordot(matrix, tensor, dims=([1], [axis])), 0, axis)
 
 
+def pad_to(tensor: Tensor, size: Sequence[int], value: float | None = None) -> Tensor:
+    """The tensor with its last ``len(size)`` axes padded to at least ``size``: the one rule for images smaller than a window.
+
+    Half of what is missing goes before, the (larger) rest behind. Training's windows and inference's are padded by it, so that
+    the network meets the same borders in both.
+
+    Args:
+        tensor: Any dtype, so labels can follow their image.
+        size: Least size of each of the last axes.
+        value: What to pad with; the edge is repeated where it is left out.
+
+    Shape: (..., *S) -> (..., *max(S, size)).
+    """
+    for axis, target in enumerate(size, start=-len(size)):
+        length = tensor.shape[axis]
+        if length < target:
+            before = (target - length) // 2
+            index = torch.arange(-before, target - before, device=tensor.device)
+            outside = (index < 0) | (index >= length)
+            tensor = tensor.index_select(axis, index.clamp_(0, length - 1))
+            if value is not None:
+                tensor = tensor.index_fill(axis, outside.nonzero()[:, 0], value)
+    return tensor
+
+
 @dataclass(frozen=True)
 class Intensity:
     """A clip and a linear map per channel: y = (clip(x, low, high) - shift) * factor.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from r2seg.data.cache import CachedCase
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES
+from r2seg.data.preprocessing import PLANES, pad_to
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Sampling, Window
@@ -90,13 +90,9 @@ class WindowSampler:
             if len(self.window.size) < case.label.ndim:
                 axis = PLANES[self.window.plane or "axial"]
                 voxels, label = voxels.take(0, axis=1 + axis), label.take(0, axis=axis)
-            missing = [wanted - got for wanted, got in zip(self.window.size, label.shape, strict=True)]
-            if any(missing):
-                pads = [(short // 2, short - short // 2) for short in missing]
-                voxels = np.pad(voxels, [(0, 0), *pads], mode="edge")
-                label = np.pad(label, pads, constant_values=IGNORE)
-            images.append(case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32))))
-            labels.append(torch.from_numpy(np.ascontiguousarray(label)))
+            pixels = case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)))
+            images.append(pad_to(pixels, self.window.size))
+            labels.append(pad_to(torch.from_numpy(np.ascontiguousarray(label)), self.window.size, IGNORE))
             cases.append(case)
         pixels, indices = torch.stack(images), torch.stack(labels)
         if self.device.type == "cuda":

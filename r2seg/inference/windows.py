@@ -18,7 +18,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from r2seg.data.preprocessing import PLANES
+from r2seg.data.preprocessing import PLANES, pad_to
 
 BLENDS = ("gaussian", "constant")
 
@@ -49,23 +49,6 @@ def window_starts(length: int, size: int, overlap: float) -> list[int]:
     last = length - size
     gaps = math.ceil(last / step)
     return [(2 * i * last + gaps) // (2 * gaps) for i in range(gaps + 1)]  # round half up, in integers
-
-
-def pad_to(tensor: Tensor, size: Sequence[int]) -> Tensor:
-    """The tensor with its last ``len(size)`` axes padded to at least ``size`` by repeating the edge.
-
-    Half of what is missing goes before, the (larger) rest behind: as in training, where ``WindowSampler`` pads alike, so that
-    the network meets the same borders. Any dtype.
-
-    Shape: (..., *S) -> (..., *max(S, size)).
-    """
-    for axis, target in enumerate(size, start=-len(size)):
-        length = tensor.shape[axis]
-        if length < target:
-            before = (target - length) // 2
-            index = torch.arange(-before, target - before, device=tensor.device).clamp_(0, length - 1)
-            tensor = tensor.index_select(axis, index)
-    return tensor
 
 
 def crop_to(tensor: Tensor, size: Sequence[int]) -> Tensor:

@@ -11,9 +11,8 @@ import torch
 from r2seg.config import Augmentation, Sampling, Window
 from r2seg.data.cache import CachedCase, _remember_foreground
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES, Intensity, WorkingGrid
+from r2seg.data.preprocessing import PLANES, Intensity, WorkingGrid, pad_to
 from r2seg.data.sampling import WindowSampler, augment
-from r2seg.inference.windows import pad_to
 
 NOTHING = Augmentation(rotate_degrees=0, scale=0, brightness=0, contrast=0, noise=0)
 CPU = torch.device("cpu")

@@ -15,8 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from r2seg.data.preprocessing import PLANES
-from r2seg.inference.windows import WindowInferer, crop_to, pad_to, window_starts
+from r2seg.data.preprocessing import PLANES, pad_to
+from r2seg.inference.windows import WindowInferer, crop_to, window_starts
 
 CASES = [  # window size, plane, spatial shape
     ((8, 6), None, (21, 17)),
