@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from r2seg.config import Config, load_config
+from r2seg.config import Config
 from r2seg.errors import UserError
 from r2seg.networks.legacy import convert_state_dict
 from r2seg.networks.weights import read_state_dict
@@ -54,7 +52,8 @@ def convert_weights(
         )
     section = {"name": type(network).__name__, "output": outputs[network.out_channels], **network.given_options}
     section.pop("pretrained", None)
-    adapted = config.model_copy(update={"network": type(config.network).model_validate(_plain(section))})
+    section = {name: list(value) if isinstance(value, tuple) else value for name, value in section.items()}
+    adapted = config.model_copy(update={"network": type(config.network).model_validate(section)})
     run = Run.create(
         output,
         adapted,
@@ -71,10 +70,4 @@ def convert_weights(
     )
     run.save_checkpoint(BEST, {"network": network.state_dict(), "dice": None, "epoch": 0})
     run.build_network().load_state_dict(run.load_checkpoint(BEST)["network"])  # what inference will do
-    load_config(run.path / "config.yaml")
     return run
-
-
-def _plain(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as YAML reads them back: lists, not tuples."""
-    return yaml.safe_load(yaml.safe_dump({k: list(v) if isinstance(v, tuple) else v for k, v in section.items()}))
