@@ -69,7 +69,7 @@ def start(device: str, threads: int | None) -> torch.device:
 
     import torch
 
-    from r2seg.inference.devices import describe_device, resolve_device, why_no_cuda
+    from r2seg.devices import describe_device, resolve_device, why_no_cuda
 
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("r2seg").setLevel(logging.INFO)

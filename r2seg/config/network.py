@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from r2seg.config.schema import Config, Network, Problem, nearest, shown
-from r2seg.errors import UserError
+from r2seg.config.schema import Config, Network, Problem, shown
+from r2seg.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from r2seg.networks.base import SegmentationNetwork

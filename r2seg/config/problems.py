@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 
-from r2seg.config.schema import Config, Problem, Section, nearest, shown, unknown_labels
+from r2seg.config.schema import Config, Problem, Section, shown, unknown_labels
+from r2seg.errors import closest, nearest
 
 
 def _sections_of(annotation: Any) -> list[type[Section]]:
@@ -63,7 +63,7 @@ def _describe(error: Mapping[str, Any], path: tuple[str, ...]) -> str:
     kind, message, value, context = error["type"], error["msg"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
         valid = [key for section in _sections_at(error["loc"][:-1]) for key in section.model_fields]
-        close = difflib.get_close_matches(path[-1], valid, n=1)
+        close = closest(path[-1], valid)
         # A key that is right in another section is a common slip: look there before listing this section's keys.
         elsewhere = [key for key in _all_keys(Config) if key.rsplit(".", 1)[-1] == path[-1]]
         if close or elsewhere:

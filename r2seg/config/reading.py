@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from r2seg.config.network import network_problems
 from r2seg.config.problems import label_problems, schema_problems
 from r2seg.config.schema import Config, Network, Problem, shown
 from r2seg.config.yaml_text import Dumper, NoYaml, parse_yaml
-from r2seg.errors import UserError
+from r2seg.errors import UserError, closest
 
 
 class ConfigError(UserError):
@@ -161,7 +160,7 @@ def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[s
 def _other_configs(path: Path) -> str:
     """What a wrong path could have meant: the configs beside it."""
     found = sorted(entry.name for entry in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, found, n=1)
+    close = closest(path.name, found)
     if close:
         return f"; did you mean {path.parent / close[0]}?"
     return f"; {path.parent} holds {', '.join(found[:8])}" if found else ""

@@ -6,7 +6,6 @@ mistakes in problems.py and network.py.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from r2seg.errors import nearest
 
 
 def _as_tuple(value: Any) -> Any:
@@ -236,6 +237,11 @@ class Window(Section):
     batch_size: PositiveInt = 8
     blend: Literal["gaussian", "constant"] = "gaussian"
 
+    @property
+    def plane_in_volumes(self) -> Plane:
+        """The plane in which 2-D windows lie in a volume: ``plane``, axial by default."""
+        return self.plane or "axial"
+
     @field_validator("plane")
     @classmethod
     def _plane_goes_with_two_dims(cls, plane: str | None, info: ValidationInfo) -> str | None:
@@ -370,10 +376,3 @@ def unknown_labels(labels: Iterable[str], named: Iterable[Any]) -> list[Problem]
         for index, label in enumerate(named)
         if isinstance(label, str) and label not in labels
     ]
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    """The part of a message that names what was probably meant, or every choice."""
-    choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"valid here: {', '.join(sorted(choices))}"

@@ -109,7 +109,7 @@ def _key(case: Case, config: Config, first: int) -> str:
 
 def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
     # Windows of a plane are read whole where that plane's axis comes first on disk.
-    first = PLANES[config.window.plane or "axial"] if config.spatial_dims == 2 else 0
+    first = PLANES[config.window.plane_in_volumes] if config.spatial_dims == 2 else 0
     entry = folder / _key(case, config, first)
     if (entry / "meta.json").is_file():
         try:

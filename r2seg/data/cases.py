@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r2seg.data.images import IMAGE_SUFFIXES, split_suffix
-from r2seg.errors import UserError
+from r2seg.errors import UserError, some
 
 if TYPE_CHECKING:
     from r2seg.config import Data
@@ -176,16 +176,16 @@ def _folder_cases(data: Data) -> list[Case]:
     if unlabelled:
         raise UserError(
             f"{len(unlabelled)} of {len(images)} images in {root / 'images'} have no label of the same name in {root / 'labels'}: "
-            f"{_some(unlabelled)}; add the labels or move the images away"
+            f"{some(unlabelled)}; add the labels or move the images away"
         )
     if unpaired := sorted(set(labels) - set(images)):
         _LOG.warning(
-            "%s: %d labels have no image of the same name and are left out: %s", root, len(unpaired), _some(unpaired)
+            "%s: %d labels have no image of the same name and are left out: %s", root, len(unpaired), some(unpaired)
         )
     unmasked = sorted(set(images) - set(masks)) if masks else []
     if unmasked:
         raise UserError(
-            f"{root / 'masks'} has no field of view for {_some(unmasked)}; add them or remove the folder masks/"
+            f"{root / 'masks'} has no field of view for {some(unmasked)}; add them or remove the folder masks/"
         )
     return [
         Case(id=key, images=images[key], label=labels[key], mask=masks.get(key), group=group_of(key, data.group))
@@ -201,10 +201,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             raise UserError(f"{found[stem]} and {path} have one name: remove one")
         found[stem] = path
     return found
-
-
-def _some(names: Sequence[str], most: int = 5) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 _LAYOUTS = {"folder": _folder_cases, "voc": _voc_cases}

@@ -6,9 +6,6 @@ Nothing here knows labels or probabilities; images.py is the door for everybody 
 from __future__ import annotations
 
 import gzip
-import os
-import shutil
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from r2seg.errors import UserError
+from r2seg.files import replacing
 
 NIFTI = (".nii.gz", ".nii", ".img")
 ITK = (".nrrd", ".mha", ".mhd")
@@ -632,23 +630,5 @@ def write_array(
         raise ImageError(f"{path}: a picture has no geometry for {suffix}; give a .png name")
     else:
         write = _write_nifti if suffix in NIFTI else _write_itk
-    with errors_of(path, "written"), _replacing(path) as folder:
+    with errors_of(path, "written"), replacing(path) as folder:
         write(folder / path.name, array, source, affine, scale, classes)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A hidden folder beside `path`, whose files move beside `path` once all are on the disk; it is removed in any case."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent))
-    try:
-        yield folder
-        # The named file last: of a header and its data in two files, none is read before both are there.
-        files = sorted(folder.iterdir(), key=lambda file: file.name == path.name)
-        for file in files:
-            with open(file, "rb+") as handle:
-                os.fsync(handle.fileno())
-        for file in files:
-            os.replace(file, path.parent / file.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -88,7 +88,7 @@ class WindowSampler:
             parts = self._place(case, rng, index < num_foreground)
             voxels, label = case.voxels[(slice(None), *parts)], case.label[parts]
             if len(self.window.size) < case.label.ndim:
-                axis = PLANES[self.window.plane or "axial"]
+                axis = PLANES[self.window.plane_in_volumes]
                 voxels, label = voxels.take(0, axis=1 + axis), label.take(0, axis=axis)
             pixels = case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)))
             images.append(pad_to(pixels, self.window.size))
@@ -104,7 +104,7 @@ class WindowSampler:
         shape = case.label.shape
         size = list(self.window.size)
         if len(size) < len(shape):
-            size.insert(PLANES[self.window.plane or "axial"], 1)
+            size.insert(PLANES[self.window.plane_in_volumes], 1)
         voxel = None
         if foreground:
             index = list(case.foreground)[rng.integers(len(case.foreground))]
@@ -122,7 +122,7 @@ class WindowSampler:
     def _finish(self, drawn: dict[str, Any], epoch: int, step: int) -> dict[str, Any]:
         image = drawn["image"].to(self.device, non_blocking=True)
         label = drawn["label"].to(self.device, non_blocking=True)
-        plane = PLANES[self.window.plane or "axial"]
+        plane = PLANES[self.window.plane_in_volumes]
         spacings = []
         for case in drawn["cases"]:
             in_plane = len(case.spacing_mm) > len(self.window.size)
@@ -141,7 +141,7 @@ def _flip_axes(window: Window, is_picture: bool) -> dict[str, int]:
         return {"up-down": 0, "left-right": 1}
     names = ["left-right", "front-back", "up-down"]
     if len(window.size) == 2:
-        del names[PLANES[window.plane or "axial"]]
+        del names[PLANES[window.plane_in_volumes]]
     return {name: axis for axis, name in enumerate(names)}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from r2seg.data.cases import Case
-from r2seg.errors import UserError
+from r2seg.errors import UserError, some
 
 if TYPE_CHECKING:
     from r2seg.config import Split
@@ -34,7 +34,7 @@ def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, lis
             ids = [case.id for case in cases if name in (case.id, case.group)]
             if not ids:
                 raise UserError(
-                    f"data.split.{part} names {name!r}, which is neither a case nor a group; there are {_some(sorted(group))}"
+                    f"data.split.{part} names {name!r}, which is neither a case nor a group; there are {some(sorted(group))}"
                 )
             for case_id in ids:
                 taken = part_of_case.setdefault(case_id, part)
@@ -81,7 +81,3 @@ def _refuse_divided_groups(parts: dict[str, list[Case]], group: dict[str, str]) 
                     f"data.split puts the group {group[case.id]!r} into both {other} and {part}: "
                     "a patient on two sides flatters the score; name whole groups, or set data.split.by: case"
                 )
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (" …" if len(names) > most else "")

@@ -17,8 +17,8 @@ import torch
 
 from r2seg.data.cases import Case
 from r2seg.data.images import IGNORE, read_label_map
-from r2seg.errors import UserError
-from r2seg.evaluation.pairing import ID, Target, find_targets, pair_predictions, some
+from r2seg.errors import UserError, some
+from r2seg.evaluation.pairing import ID, Target, find_targets, pair_predictions
 from r2seg.evaluation.report import Method, Report, Row
 from r2seg.evaluation.scoring import Job, Labels, PairedMethod, as_values
 from r2seg.metrics import catalogue

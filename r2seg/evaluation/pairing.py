@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from r2seg.data.cases import Case, find_images, relative_stem
 from r2seg.data.images import IMAGE_SUFFIXES
-from r2seg.errors import UserError
+from r2seg.errors import UserError, some
 
 # What inference writes beside its label maps, below the output folder: never predictions themselves.
 SIDE_FOLDERS = ("probabilities", "entropy", "json", "previews")
@@ -153,12 +153,6 @@ def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction
         missing=tuple(target.case for target in targets if target.case not in paired),
         extra=tuple(sorted(path for path in files.values() if path not in used)),
     )
-
-
-def some(names: Sequence[object], most: int = 5) -> str:
-    """The first names of a list and how many follow."""
-    shown = ", ".join(map(str, names[:most]))
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _by_id(

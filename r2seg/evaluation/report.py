@@ -23,12 +23,12 @@ import numpy as np
 import torch
 
 from r2seg import __version__
-from r2seg.errors import UserError
-from r2seg.evaluation.pairing import Target, some
+from r2seg.errors import UserError, counted, some
+from r2seg.evaluation.pairing import Target
 from r2seg.evaluation.statistics import NUM_DRAWS, Bootstrap, compare, interval
+from r2seg.files import write_atomically
 from r2seg.metrics import best_threshold
 from r2seg.metrics.catalogue import FAMILIES, MEASURES
-from r2seg.run import write_atomically
 from r2seg.thresholds import FILE as THRESHOLDS
 from r2seg.thresholds import Thresholds, fingerprint
 
@@ -389,7 +389,7 @@ class Report:
     def notes(self) -> list[str]:
         """What a reader must know beside the numbers, a line each."""
         summary = self.summary
-        notes = [f"{_counted(summary['num_cases'], 'case')} of {_counted(summary['num_groups'], 'group')}"]
+        notes = [f"{counted(summary['num_cases'], 'case')} of {counted(summary['num_groups'], 'group')}"]
         if self.settings.get("labels_from") == "the values of the references":
             labels = ", ".join(f"{name}={value}" for name, value in self.settings["labels"].items())
             notes.append(f"labels taken from the values of the references: {labels}")
@@ -431,7 +431,7 @@ class Report:
             for label, entry in found["labels"].items():
                 if entry["cases"]["both empty"]:
                     notes.append(
-                        f"{method}, {label}: {_counted(entry['cases']['both empty'], 'case')} empty in both, left out of means"
+                        f"{method}, {label}: {counted(entry['cases']['both empty'], 'case')} empty in both, left out of means"
                     )
                 if entry.get("undeclared_pixels"):
                     notes.append(
@@ -494,10 +494,6 @@ def check_output(folder: Path | None, formats: Sequence[str]) -> None:
         raise UserError(f"{standing} is a file: name a folder for the report")
     if not os.access(standing, os.W_OK):
         raise UserError(f"{standing} may not be written: name another folder for the report")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _csv_number(value: float) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r2seg.case_sets import CasesOfPart, parts_of
 from r2seg.errors import UserError
 from r2seg.inference.batch import Job, Outcome, infer, plan_case_jobs
 from r2seg.inference.segmenter import Segmenter
-from r2seg.run import CasesOfPart, Run, parts_of
+from r2seg.run import Run
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from r2seg.config import Config, Window
 from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
 from r2seg.data.preprocessing import PreparedImage, WorkingGrid, prepare_image, unresample
+from r2seg.devices import autocast, autocast_dtype, resolve_device
 from r2seg.errors import UserError
-from r2seg.inference.devices import autocast, autocast_dtype, resolve_device
 from r2seg.inference.postprocessing import postprocess
 from r2seg.inference.windows import WindowInferer
 from r2seg.run import BEST, Run
@@ -157,7 +157,7 @@ def inferer_of(
     window: Window, image_dims: int, *, overlap: float | None = None, batch_size: int | None = None
 ) -> WindowInferer:
     """The inferer of a config's window section for pictures (2) or volumes (3); volumes without a plane are read axially."""
-    plane = (window.plane or "axial") if len(window.size) < image_dims else None
+    plane = window.plane_in_volumes if len(window.size) < image_dims else None
     return WindowInferer(
         window.size,
         plane,

@@ -16,8 +16,8 @@ from ignite.metrics.metric import reinit__is_reduced
 from torch import Tensor
 
 from r2seg.data.cache import CachedCase
+from r2seg.devices import autocast
 from r2seg.errors import UserError
-from r2seg.inference.devices import autocast
 from r2seg.metrics import IGNORE, probability_histogram
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
 

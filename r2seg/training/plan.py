@@ -16,7 +16,7 @@ from r2seg.data.cache import cache_cases
 from r2seg.data.cases import find_cases
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
-from r2seg.inference.devices import autocast, autocast_dtype
+from r2seg.devices import autocast, autocast_dtype
 from r2seg.training.losses import SegmentationLoss
 from r2seg.training.preparation import check_cached
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from r2seg.data.cache import PLANES, CachedCase
 from r2seg.data.images import IGNORE
-from r2seg.run import write_atomically
+from r2seg.files import write_atomically
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
@@ -67,14 +67,14 @@ class Panel:
     aspect: float = 1.0
 
 
-def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str | None) -> Panel:
+def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) -> Panel:
     """The panel of a case. Slices have anterior or superior up and, as radiologists see them, the patient's right on the left.
 
     Args:
         case: The case.
         prediction: Class indices (*S) on its oriented grid.
         dice: Mean Dice over its labels.
-        plane: Plane of a volume's slices; axial where it is left out.
+        plane: Plane of a volume's slices; pictures have none and ignore it.
     """
     title = case.id if math.isnan(dice) else f"{case.id}  Dice {dice:.3f}"
     reference = (case.reference > 0) & (case.reference != IGNORE)
@@ -83,7 +83,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str |
         values = case.prepared[(slice(None),)].numpy()
         picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
         return Panel(title, dice, _to_grey_range(picture), reference, prediction)
-    axis = PLANES[plane or "axial"]
+    axis = PLANES[plane]
     index = int(reference.sum(tuple(other for other in range(3) if other != axis)).argmax())
     old, new = case.grid.oriented_shape, case.grid.shape  # the reference's grid and the image's
     working = int((index + 0.5) / old[axis] * new[axis])

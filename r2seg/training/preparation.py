@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r2seg.case_sets import parts_of
 from r2seg.config import Config, dump_config
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case, find_cases
 from r2seg.data.splits import split_cases
 from r2seg.errors import UserError
-from r2seg.run import CACHE, CONFIG, Run, environment, parts_of, refuse_used, write_text
+from r2seg.files import write_text
+from r2seg.run import CACHE, CONFIG, Run, environment, refuse_used
 from r2seg.training.progress import TrainingProgress
 
 

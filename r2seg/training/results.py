@@ -10,12 +10,14 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator
 from torch import nn
 
+from r2seg.case_sets import parts_of
 from r2seg.config import Config
 from r2seg.data.cache import CachedCase
 from r2seg.errors import UserError
+from r2seg.files import write_text
 from r2seg.metrics import best_threshold
 from r2seg.metrics.catalogue import MEASURES
-from r2seg.run import BEST, PLOTS, Run, parts_of, write_text
+from r2seg.run import BEST, PLOTS, Run
 from r2seg.thresholds import FILE as THRESHOLDS
 from r2seg.thresholds import Thresholds, fingerprint
 from r2seg.training.plots import Panel, panel_of, plot_panels
@@ -45,7 +47,7 @@ def score_best(
         def show(engine, panels=panels) -> None:
             output = engine.state.output
             dice = float(MEASURES["dice"].score(output["evidence"]["counts"]).nanmean())
-            panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane))
+            panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane_in_volumes))
 
         evaluator.run()
         plot_panels(panels, run.path / PLOTS / f"{part}.png")

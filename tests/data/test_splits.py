@@ -126,7 +126,7 @@ def test_a_group_on_two_sides_is_refused_unless_cases_are_split() -> None:
 def test_an_unknown_name_is_told_with_names_that_are_there() -> None:
     assert told(make_cases(8), test=("p99",)) == (
         "data.split.test names 'p99', which is neither a case nor a group; "
-        "there are p00_0, p01_0, p02_0, p03_0, p04_0, p05_0 …"
+        "there are p00_0, p01_0, p02_0, p03_0, p04_0 and 3 more"
     )
 
 

@@ -14,10 +14,10 @@ from PIL import Image as Picture
 from tiny import settings
 from typer.testing import CliRunner, Result
 
-from r2seg.cli import _app_of
-from r2seg.cli.evaluation import evaluate
+from r2seg.cli import app_of
+from r2seg.cli.evaluate import evaluate
 
-APP = _app_of(evaluate)
+APP = app_of(evaluate)
 
 
 def run(*words: object) -> Result:

@@ -138,7 +138,7 @@ def test_batch_entries_are_independent_in_evaluation(name, dims):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
 def test_autocast_is_finite_in_training_and_evaluation(name, dims, dtype):
     network = small(name, dims)
-    # Three pixels in the deepest map: with two, torch's own 3-D weight gradient in bf16 on a CPU is wrong (inference/devices.py).
+    # Three pixels in the deepest map: with two, torch's own 3-D weight gradient in bf16 on a CPU is wrong (devices.py).
     image = image_for(network, *network.encoder.reductions[-1])
     for train in (True, False):
         network.train(train)

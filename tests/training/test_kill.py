@@ -37,7 +37,7 @@ def test_killed_at_any_moment_a_run_goes_on_and_no_checkpoint_is_broken(tmp_path
     command = [
         sys.executable,
         "-m",
-        "r2seg.cli",
+        "r2seg",
         "train",
         "config.yaml",
         "--device",

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 import torch
 
+from r2seg import devices
+from r2seg.devices import autocast_dtype, describe_device, resolve_device, why_no_cuda
 from r2seg.errors import UserError
-from r2seg.inference import devices
-from r2seg.inference.devices import autocast_dtype, describe_device, resolve_device, why_no_cuda
 
 CPU = torch.device("cpu")
 

@@ -156,7 +156,8 @@ def evaluate(
 
     Example: r2seg-evaluate predictions/ sample_data/lung/labels -o report
     """
-    from r2seg.run import CONFIG, cases_of, names_cases
+    from r2seg.case_sets import cases_of, names_cases
+    from r2seg.run import CONFIG
 
     run = predictions if (predictions / CONFIG).is_file() else None
     knows = references if names_cases(references) else None

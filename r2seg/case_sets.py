@@ -1,0 +1,73 @@
+"""Which cases are meant: those of one part of a run's split, or of a config's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from r2seg.config import Config, load_config
+from r2seg.data.cases import Case, find_cases
+from r2seg.data.splits import PARTS, split_cases
+from r2seg.errors import UserError, some
+from r2seg.run import CONFIG, Run
+
+
+@dataclass(frozen=True)
+class CasesOfPart:
+    """Cases of one part of a run's or a config's split; its text says which, for people.
+
+    Attributes:
+        config: The config that declares their labels.
+        part: "train", "validation", "test" or "all".
+        cases: The cases, sorted by part and id.
+        origin: The run or config they come from.
+    """
+
+    config: Config
+    part: str
+    cases: list[Case]
+    origin: Path
+
+    def __str__(self) -> str:
+        which = "all" if self.part == "all" else f"the {self.part}"
+        return f"{which} cases of {self.origin} ({len(self.cases)})"
+
+
+def parts_of(run: Run, config: Config) -> dict[str, list[Case]]:
+    """The run's split as cases, found where the config's data lie."""
+    by_id = {case.id: case for case in find_cases(config.data)}
+    lost = [case_id for ids in run.splits.values() for case_id in ids if case_id not in by_id]
+    if lost:
+        raise UserError(f"{run.path}: its cases {some(lost)} are not in {config.data.root} any more")
+    return {part: [by_id[case_id] for case_id in ids] for part, ids in run.splits.items()}
+
+
+def names_cases(path: Path) -> bool:
+    """Whether a path is a run or a config, and not a folder or file of images."""
+    return (path / CONFIG).is_file() or path.suffix in (".yaml", ".yml")
+
+
+def cases_of(path: Path, part: str | None = None) -> CasesOfPart:
+    """The labelled cases of a run or a config, of one part of its split.
+
+    Args:
+        path: A run folder, whose own split holds, or a config, whose split is drawn as training would.
+        part: "train", "validation", "test" or "all". Left out: the test cases, or validation where there are none; never
+            those the network was trained on, which flatter it.
+
+    Raises:
+        UserError: The part is unknown or empty, or its data are not there.
+    """
+    if part not in (None, "all", *PARTS):
+        raise UserError(f"--split {part}: valid are test, validation, train and all")
+    if (path / CONFIG).is_file():
+        run = Run.open(path)
+        config, parts = run.config, parts_of(run, run.config)
+    else:
+        config = load_config(path, require_data=True)
+        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
+    part = part or ("test" if parts["test"] else "validation")
+    cases = [case for name in PARTS if part in (name, "all") for case in parts[name]]
+    if not cases:
+        raise UserError(f"{path} has no {part} cases; it has {', '.join(name for name in PARTS if parts[name])}")
+    return CasesOfPart(config, part, cases, path)

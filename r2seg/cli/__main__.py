@@ -1,3 +1,0 @@
-from r2seg.cli import main
-
-main()

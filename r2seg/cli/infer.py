@@ -1,0 +1,100 @@
+"""``r2seg-infer``: label maps of images, from a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
+from r2seg.errors import UserError
+
+
+@command
+def infer(
+    run: Annotated[Path, typer.Argument(help="Run folder that r2seg-train made.", show_default=False)],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT...", help="Images, or folders of them (searched below themselves).", show_default=False
+        ),
+    ] = None,
+    *,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="OUT",
+            help="Folder for the label maps; or a file, for one input.",
+            show_default=False,
+        ),
+    ],
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    probabilities: Annotated[
+        bool,
+        typer.Option(
+            "--probabilities", help="Also write OUT/probabilities/NAME (uint16, scale 1/65535, classes last)."
+        ),
+    ] = False,
+    overlap: Annotated[
+        float | None,
+        typer.Option(
+            "--overlap",
+            min=0.0,
+            max=0.95,
+            help="Overlap of windows as a share of the window; the run's where it is left out.",
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", min=1, help="Windows at a time; the run's where it is left out.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="PART", help="Instead of INPUT: the run's own test, validation, train or all cases."
+        ),
+    ] = None,
+) -> None:
+    """Segment images with a trained run: label maps on the images' own grids, with their own headers.
+
+    Relative paths, names and formats are kept (jpg gives png). Files that differ only in _0000, _0001, ... are the channels of
+    one case. A case that fails is named with its reason and the others go on; the exit status is then 1.
+
+    Example: r2seg-infer runs/lung_r2unet scans/ -o out/
+    """
+    from r2seg.case_sets import cases_of
+    from r2seg.run import Run
+
+    opened = Run.open(run)  # a wrong folder is told before torch is loaded
+    if bool(inputs) == (split is not None):
+        raise UserError("name images or folders to segment, or --split test for the run's own test cases")
+    resolved = start(device, threads)
+
+    from r2seg.inference.batch import infer as infer_jobs
+    from r2seg.inference.batch import plan_case_jobs, plan_jobs
+    from r2seg.inference.progress import inference_progress
+    from r2seg.inference.segmenter import Segmenter
+
+    references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
+    safely = {"probabilities": probabilities, "protected": references}
+    if split is None:
+        jobs = plan_jobs(inputs, output, opened.manifest["in_channels"], **safely)
+    else:
+        jobs = plan_case_jobs(cases_of(run, split).cases, output, **safely)
+    segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
+    progress = None
+    try:
+        with inference_progress(open_console(), len(jobs)) as progress:
+            outcomes = infer_jobs(
+                segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
+            )
+    except KeyboardInterrupt:
+        say(f"stopped after {progress.done if progress else 0} of {len(jobs)} cases", error=True)
+        raise typer.Exit(130) from None
+    failed = [outcome for outcome in outcomes if outcome.error]
+    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
+    if failed:
+        raise typer.Exit(1)
