@@ -334,9 +334,10 @@ def test_labels_in_another_order_and_with_other_values_are_the_same_labels(
     tiny_run: Path, tiny_volumes: Path, tmp_path: Path
 ) -> None:
     """An untrained network of two labels, written once with its own values and once with those of the other config."""
+    from r2seg.case_sets import cases_of
     from r2seg.config import build_configured_network, load_config
     from r2seg.evaluation.run_predictions import RunPredictions
-    from r2seg.run import BEST, Run, cases_of
+    from r2seg.run import BEST, Run
 
     config = settings(tiny_volumes)
     config["data"] |= {"labels": {"a": 1, "b": 2}}

@@ -11,13 +11,13 @@ from monai.engines import SupervisedEvaluator
 from PIL import Image as Picture
 from tiny import write_config
 
+from r2seg.case_sets import cases_of
 from r2seg.config import load_config
 from r2seg.data.cache import cache_cases
 from r2seg.evaluation.evaluate import evaluate
 from r2seg.evaluation.run_predictions import RunPredictions
 from r2seg.inference.segmenter import Segmenter, segment_prepared
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
-from r2seg.run import cases_of
 from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_validation_step
 from r2seg.training.train import train
 
