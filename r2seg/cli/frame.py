@@ -1,4 +1,4 @@
-"""What all commands share: how they speak, how they end, which device they take, and how their help is laid out."""
+"""What all commands share: messages, exit statuses, the device, and the layout of their help."""
 
 from __future__ import annotations
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
 ]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores where it is left out.")
-]
+ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -37,15 +35,15 @@ def say(text: str, *, error: bool = False) -> None:
 
 
 def command(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose user's mistakes end with one line and exit status 2, and whose interruption is no traceback."""
+    """A command that ends a user's mistake with one line and exit status 2, and an interruption without a traceback."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        # Read when torch is loaded. GNU OpenMP's threads spin while they wait for one another, which on a machine that others use
-        # keeps cores busy with nothing: with two busy programs on two cores a training step took 5.4 s, with this 0.65 s, and on
-        # an idle machine as long as before, 0.18 s (R2U-Net, 8 windows of 96x96, torch 2.15).
+        # Read when torch is loaded. GNU OpenMP's threads spin while they wait for one another, which wastes cores that other programs
+        # need: with two busy programs on two cores a training step took 5.4 s, with this 0.65 s; on an idle machine it takes
+        # 0.18 s either way (R2U-Net, 8 windows of 96x96, torch 2.15).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-        # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole, bars are put away.
+        # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole and progress bars are removed.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         try:
             function(*args, **kwargs)

@@ -1,7 +1,6 @@
 """The config: one page of typed, frozen schema, and errors that name key, file line and remedy.
 
-Importing it loads no torch. What does not live here: whether a folder's images are sound (data/), or how a network is built
-(networks/).
+Importing it loads no torch. Checking a folder's images is in data/, building a network in networks/.
 """
 
 from r2seg.config.network import build_configured_network

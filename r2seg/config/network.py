@@ -21,7 +21,7 @@ _DERIVED = ("in_channels", "out_channels")
 
 
 def network_problems(document: Mapping[str, Any]) -> list[Problem]:
-    """Mistakes in ``network``, told by the class's own signature; whatever else is wrong in the document may be."""
+    """Mistakes in ``network``, found by the class's own signature; the document may have other mistakes too."""
     section, window = document.get("network", {}), document.get("window")
     name = section.get("name", Network.model_fields["name"].default) if isinstance(section, Mapping) else None
     if not isinstance(name, str):
@@ -29,7 +29,7 @@ def network_problems(document: Mapping[str, Any]) -> list[Problem]:
     from r2seg.networks import NETWORKS, build_network, check_options, network_options
 
     if name not in NETWORKS:
-        return [(("network", "name"), f"{name!r} is no network; {nearest(name, NETWORKS)}")]
+        return [(("network", "name"), f"{name!r} is not a network; {nearest(name, NETWORKS)}")]
     problems: list[Problem] = []
     size = window.get("size") if isinstance(window, Mapping) else None
     size = (

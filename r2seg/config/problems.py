@@ -1,4 +1,4 @@
-"""What is wrong with a document by the schema, in a user's words: the key, what came, what is expected, the nearest name."""
+"""Messages for what the schema refuses: the key, the value that was found, what is expected, the nearest valid name."""
 
 from __future__ import annotations
 
@@ -109,13 +109,13 @@ def schema_problems(error: ValidationError, document: Mapping[str, Any]) -> list
             path = list(item["ctx"]["path"])
         found.setdefault(tuple(path), []).append((item["type"], _describe(item, tuple(path))))
     problems = []
-    for path, told in found.items():
-        # Of a union the member that fits best has the say: [101] is no number, but a list whose first entry is no text.
-        if all(kind in _EXPECTED for kind, _ in told) and any(
+    for path, messages in found.items():
+        # For a union, report the member that fits best: [101] is not a number, but it is a list whose first entry is not a text.
+        if all(kind in _EXPECTED for kind, _ in messages) and any(
             other[: len(path)] == path for other in found if other != path
         ):
             continue
-        texts = list(dict.fromkeys(text for _, text in told))
+        texts = list(dict.fromkeys(text for _, text in messages))
         head, _, _ = texts[0].partition(": ")  # the value, shown once
         problems.append((path, ", or ".join([texts[0], *(text.removeprefix(f"{head}: ") for text in texts[1:])])))
     return problems

@@ -13,12 +13,12 @@ from pydantic import ValidationError
 from r2seg.config.network import network_problems
 from r2seg.config.problems import label_problems, schema_problems
 from r2seg.config.schema import Config, Network, Problem, shown
-from r2seg.config.yaml_text import Dumper, NoYaml, parse_yaml
+from r2seg.config.yaml_text import Dumper, NotYaml, parse_yaml
 from r2seg.errors import UserError, closest
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a config, one line a mistake."""
+    """Everything that is wrong with a config, one line per mistake."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__("\n".join(problems))
@@ -29,7 +29,7 @@ def _apply_override(document: dict[str, Any], override: str) -> tuple[str, ...]:
     """Sets KEY=VALUE in the document and returns the key's path.
 
     Raises:
-        ConfigError: The text is no KEY=VALUE.
+        ConfigError: The text is not KEY=VALUE.
     """
     key, separator, value = override.partition("=")
     path = tuple(part.strip() for part in key.split("."))
@@ -37,8 +37,8 @@ def _apply_override(document: dict[str, Any], override: str) -> tuple[str, ...]:
         raise ConfigError([f"--set {override}: write KEY=VALUE, such as --set training.max_epochs=5"])
     try:
         parsed, _, problems = parse_yaml(value)
-    except NoYaml as error:
-        raise ConfigError([f"--set {override}: the value is no YAML ({error}); quote it"]) from None
+    except NotYaml as error:
+        raise ConfigError([f"--set {override}: the value is not YAML ({error}); quote it"]) from None
     if problems:
         raise ConfigError([f"--set {override}: {'.'.join((*path, *inner))}: {text}" for inner, text in problems])
     place = document
@@ -58,38 +58,21 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, 
     Args:
         path: YAML file. Relative paths inside are relative to its folder.
         overrides: "training.max_epochs=5" and the like; the value is YAML.
-        require_data: Also refuse a ``data.root`` that is not there. Training asks for it; inference does without data.
+        require_data: Also refuse a ``data.root`` that does not exist. Training needs the data; inference does not.
 
     Raises:
-        ConfigError: With every mistake that was found, a line each: file, line, dotted key and remedy.
+        ConfigError: With every mistake that was found, one line each: file, line, dotted key and remedy.
     """
     path = Path(path)
     origin = str(path)
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
-        raise ConfigError([f"{origin}: there is no such config file{_other_configs(path)}"]) from None
-    except IsADirectoryError:
-        raise ConfigError([f"{origin} is a folder: name a config file{_other_configs(path / 'x')}"]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{origin}: this is no text file; a config is YAML"]) from None
-    except OSError as error:
-        raise ConfigError([f"{origin}: cannot be read: {error.strerror}"]) from None
-    try:
-        document, lines, problems = parse_yaml(text)
-    except NoYaml as error:
-        place = f"{origin}:{error.line}" if error.line else origin
-        raise ConfigError([f"{place}: this is no YAML: {error}"]) from None
-    document = {} if document is None else document
-    if not isinstance(document, dict):
-        raise ConfigError([f"{origin}: a config is a mapping of keys to values, and this is {shown(document)}"])
+    document, lines, problems = _read_document(path)
     overridden: dict[tuple[str, ...], str] = {}
-    told: list[str] = []
+    messages: list[str] = []
     for override in overrides:
         try:
             overridden[_apply_override(document, override)] = override
         except ConfigError as error:
-            told += error.problems
+            messages += error.problems
 
     config = None
     try:
@@ -116,10 +99,33 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, 
         return 1, f"{origin}:1"
 
     for key, text in sorted(problems, key=lambda problem: place_of(problem[0])[0]):
-        told.append(f"{place_of(key)[1]}: {'.'.join(key)}{': ' if key else ''}{text}")
-    if told:
-        raise ConfigError([line.replace("\n", "\\n") for line in told])
+        messages.append(f"{place_of(key)[1]}: {'.'.join(key)}{': ' if key else ''}{text}")
+    if messages:
+        raise ConfigError([line.replace("\n", "\\n") for line in messages])
     return config
+
+
+def _read_document(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int], list[Problem]]:
+    """The keys and values of a config file, the line of every key, and what is wrong with the keys themselves."""
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        raise ConfigError([f"{path}: there is no such config file{_other_configs(path)}"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{path} is a folder: name a config file{_other_configs(path / 'x')}"]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([f"{path}: this is not a text file; a config is YAML"]) from None
+    except OSError as error:
+        raise ConfigError([f"{path}: cannot be read: {error.strerror}"]) from None
+    try:
+        document, lines, problems = parse_yaml(text)
+    except NotYaml as error:
+        place = f"{path}:{error.line}" if error.line else path
+        raise ConfigError([f"{place}: this is not YAML: {error}"]) from None
+    document = {} if document is None else document
+    if not isinstance(document, dict):
+        raise ConfigError([f"{path}: a config is a mapping of keys to values, and this is {shown(document)}"])
+    return document, lines, problems
 
 
 # Keys that hold files or folders, relative to the config.
@@ -140,7 +146,7 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
 
 
 def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[str, ...]]) -> list[Problem]:
-    """Files that training needs and that are not there."""
+    """Files that training needs and that do not exist."""
     problems = []
     wanted = (
         (_ROOT, "folder", Path.is_dir),
@@ -158,7 +164,7 @@ def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[s
 
 
 def _other_configs(path: Path) -> str:
-    """What a wrong path could have meant: the configs beside it."""
+    """What a wrong path may have meant: the configs in the same folder."""
     found = sorted(entry.name for entry in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     close = closest(path.name, found)
     if close:

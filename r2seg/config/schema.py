@@ -1,7 +1,7 @@
 """The schema: one page of typed, frozen settings with their defaults.
 
-What a config may say and which of its values contradict one another. How YAML becomes this is in reading.py; what is said of
-mistakes in problems.py and network.py.
+What a config may hold, and which of its values contradict one another. How YAML becomes this is in reading.py; the messages
+about mistakes are in problems.py and network.py.
 """
 
 from __future__ import annotations
@@ -88,11 +88,11 @@ class Section(BaseModel):
 
 
 class Split(Section):
-    """Which cases train, which choose the checkpoint and which are held out. Groups (patients) are never divided."""
+    """Which cases are for training, which choose the checkpoint and which are held out. Groups (patients) are never divided."""
 
     validation: Fraction | Names = Field(0.2, description="share of the groups, or the ids of cases or groups")
     test: Fraction | Names = Field(0.0, description="share of the groups, or the ids of cases or groups")
-    train: Names | None = Field(None, description="ids of cases or groups; all that remain where it is left out")
+    train: Names | None = Field(None, description="ids of cases or groups; default: all that remain")
     by: Literal["group", "case"] = "group"
 
     @field_validator("test")
@@ -115,15 +115,13 @@ class Data(Section):
         description="foreground labels: name -> value(s) in the files; 0 is background"
     )
     ignore_label: Annotated[int, Field(ge=1, le=255)] | None = Field(
-        None, description="file value that is neither trained nor scored"
+        None, description="value in the files of pixels that are neither trained on nor scored"
     )
     group: str | None = Field(
         None, description="regular expression whose first group, found in the case id, is the patient"
     )
     split: Split = Split()
-    cache: FilePath | None = Field(
-        None, description="folder for preprocessed cases; inside the run where it is left out"
-    )
+    cache: FilePath | None = Field(None, description="folder for preprocessed cases; default: inside the run")
 
     @field_validator("labels")
     @classmethod
@@ -167,7 +165,7 @@ class Data(Section):
         try:
             groups = re.compile(group).groups
         except re.error as error:
-            raise ValueError(f"{group!r} is no regular expression: {error}") from None
+            raise ValueError(f"{group!r} is not a regular expression: {error}") from None
         if groups < 1:
             raise ValueError(f"{group!r} has no parentheses: put them around the patient's part of the id")
         return group
@@ -225,11 +223,11 @@ class Preprocessing(Section):
     intensity: Intensity = ZScore()
     spacing_mm: (
         Annotated[tuple[PositiveFloat, ...], BeforeValidator(_as_tuple), Field(min_length=3, max_length=3)] | None
-    ) = Field(None, description="voxel size [R-L, A-P, S-I] of the working grid; the files' own where it is left out")
+    ) = Field(None, description="voxel size [R-L, A-P, S-I] of the working grid; default: the files' own")
 
 
 class Window(Section):
-    """The window that training draws and inference slides: one setting for both."""
+    """The window that training draws and inference slides over the image: one setting for both."""
 
     size: Annotated[tuple[PositiveInt, ...], BeforeValidator(_as_tuple), Field(min_length=2, max_length=3)]
     plane: Plane | None = Field(None, description="plane of 2-D windows in volumes")
@@ -262,8 +260,10 @@ class Network(Section):
     output: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="softmax: background and labels exclude each other"
     )
-    weights: FilePath | None = Field(None, description="a run, or a file of weights, that training starts from")
-    reset: Names = Field((), description="layers that start afresh although weights are given, such as [head]")
+    weights: FilePath | None = Field(None, description="run or file of weights to start training from")
+    reset: Names = Field(
+        (), description="layers that keep their random start although weights are given, such as [head]"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -274,12 +274,12 @@ class Network(Section):
 class Sampling(Section):
     """How windows are drawn from the training cases."""
 
-    windows_per_epoch: PositiveInt = Field(256, description="windows, not cases; an epoch is this many draws")
-    foreground: Probability = Field(0.5, description="share of windows that surely hold a labelled pixel")
+    windows_per_epoch: PositiveInt = Field(256, description="number of windows (not cases) drawn in each epoch")
+    foreground: Probability = Field(0.5, description="share of windows that are certain to hold a labelled pixel")
 
 
 class Augmentation(Section):
-    """Random changes of the training windows; all strengths 0 or empty turn it off."""
+    """Random changes of the training windows; a strength of 0 (or an empty list) turns a change off."""
 
     flip: Annotated[tuple[Literal["left-right", "front-back", "up-down"], ...], BeforeValidator(_as_tuple)] = Field(
         (), description="axes to mirror; pictures have left-right and up-down"
@@ -292,7 +292,7 @@ class Augmentation(Section):
 
 
 class Training(Section):
-    """The recipe."""
+    """Optimizer, learning rate, loss and length of the training."""
 
     max_epochs: PositiveInt = 100
     learning_rate: PositiveFloat = 1e-3
@@ -300,17 +300,19 @@ class Training(Section):
     warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
     optimizer: Literal["adamw", "sgd"] = "adamw"
     loss: Literal["dice_ce", "ce", "dice"] = "dice_ce"
-    gradient_clip: PositiveFloat | None = Field(1.0, description="largest norm of the gradient")
+    gradient_clip: PositiveFloat | None = Field(1.0, description="largest norm of the gradient; null does not clip")
     backbone_learning_rate: PositiveFloat | None = Field(
         None,
-        description="of what network.pretrained or network.weights gave the backbone; else learning_rate holds for all",
+        description="learning rate of backbone weights loaded by network.pretrained or network.weights; default: learning_rate",
     )
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(
-        0.4, description="of the loss of an auxiliary head, where the network has one"
+        0.4, description="weight of the loss of the auxiliary head, if the network has one"
     )
     precision: Precision = "auto"
     validate_every: PositiveInt = Field(1, description="epochs between validations on whole cases")
-    early_stopping: PositiveInt | None = Field(None, description="validations without a better Dice before it stops")
+    early_stopping: PositiveInt | None = Field(
+        None, description="validations without a better Dice before training stops"
+    )
 
 
 class Infer(Section):
@@ -338,7 +340,7 @@ PostprocessingStep = Annotated[LargestComponents | FillHoles, Field(discriminato
 
 
 class Config(Section):
-    """A whole experiment. See configs/ for examples."""
+    """A whole experiment; see configs/ for examples."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

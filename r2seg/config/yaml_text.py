@@ -37,8 +37,8 @@ for _name, _pattern, _first in _PLAIN_VALUES:
         )
 
 
-class NoYaml(Exception):
-    """Text that is no YAML, with the line where that shows."""
+class NotYaml(Exception):
+    """Text that is not YAML, with the line of the error."""
 
     def __init__(self, text: str, line: int | None = None) -> None:
         super().__init__(text)
@@ -46,10 +46,10 @@ class NoYaml(Exception):
 
 
 def parse_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int], list[Problem]]:
-    """The document as plain data, the line of every key, and keys that are given twice or are no text.
+    """The document as plain data, the line of every key, and keys that are given twice or are not text.
 
     Raises:
-        NoYaml: The text cannot be read at all.
+        NotYaml: The text cannot be read at all.
     """
     lines: dict[tuple[str, ...], int] = {}
     problems: list[Problem] = []
@@ -60,7 +60,7 @@ def parse_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int], list[Problem
             for key, value in node.value:
                 line, child = key.start_mark.line + 1, (*path, str(key.value))
                 if not isinstance(key, yaml.ScalarNode):
-                    raise NoYaml("a key is a text, not a list or mapping", line)
+                    raise NotYaml("a key is a text, not a list or mapping", line)
                 if key.tag == "tag:yaml.org,2002:merge":
                     continue
                 if key.tag != "tag:yaml.org,2002:str":
@@ -86,9 +86,9 @@ def parse_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int], list[Problem
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise NoYaml(reason, mark.line + 1 if mark else None) from None
+        raise NotYaml(reason, mark.line + 1 if mark else None) from None
     except RecursionError:
-        raise NoYaml("it is nested too deeply") from None
+        raise NotYaml("it is nested too deeply") from None
     except ValueError as error:  # such as !!int x
-        raise NoYaml(str(error)) from None
+        raise NotYaml(str(error)) from None
     return document, lines, problems
