@@ -6,22 +6,56 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+README = (HERE / "README.md").read_text("utf-8")
+# Outside the repository a relative link leads nowhere: the package index shows the text alone.
+LONG_DESCRIPTION = re.sub(r"\[([^\]]+)\]\((?!https?://)[^)]*\)", r"\1", README)
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "r2seg/__init__.py").read_text("utf-8"), re.M).group(1)
 
 ONNX = ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
-TEST = ["pytest>=8", "ruff~=0.17.0", "scikit-learn>=1.5", "selenium>=4.20", *ONNX]
+TEST = ["pytest>=8", "ruff~=0.17.0", "mypy~=2.4.0", "types-PyYAML", "scikit-learn>=1.5", "selenium>=4.20", *ONNX]
 
 setup(
     name="r2seg",
     version=VERSION,
-    description="Medical image segmentation with R2U-Net and its kin, on MONAI",
-    long_description=(HERE / "README.md").read_text("utf-8"),
+    description="Medical image segmentation with R2U-Net and related networks, on MONAI",
+    long_description=LONG_DESCRIPTION,
     long_description_content_type="text/markdown",
+    author="The r2seg developers",
+    keywords=[
+        "medical image segmentation",
+        "semantic segmentation",
+        "deep learning",
+        "U-Net",
+        "R2U-Net",
+        "UPerNet",
+        "MONAI",
+        "PyTorch",
+        "CT",
+        "MRI",
+        "fundus",
+        "dermoscopy",
+    ],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Healthcare Industry",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Medical Science Apps.",
+        "Typing :: Typed",
+    ],
     license="Apache-2.0",
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["r2seg", "r2seg.*"]),
-    package_data={"r2seg.evaluation": ["templates/*"]},
+    package_data={"r2seg": ["py.typed"], "r2seg.evaluation": ["templates/*"]},
     install_requires=[
         "torch>=2.8",
         "torchvision",

@@ -1,4 +1,4 @@
-"""r2seg: medical image segmentation with R2U-Net and its kin, on MONAI.
+"""r2seg: medical image segmentation with R2U-Net and related networks, on MONAI.
 
 Importing the package is cheap: the public verbs load their rooms (and torch) when first used.
 """

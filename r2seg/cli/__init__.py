@@ -42,7 +42,7 @@ def main() -> None:
             bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
         ] = False,
     ) -> None:
-        """Medical image segmentation with R2U-Net and its kin, on MONAI."""
+        """Medical image segmentation with R2U-Net and related networks, on MONAI."""
 
     app()
 

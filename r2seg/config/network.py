@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from r2seg.config.schema import Config, Network, Problem, shown
@@ -26,50 +26,70 @@ def network_problems(document: Mapping[str, Any]) -> list[Problem]:
     name = section.get("name", Network.model_fields["name"].default) if isinstance(section, Mapping) else None
     if not isinstance(name, str):
         return []
-    from r2seg.networks import NETWORKS, build_network, check_options, network_options
+    from r2seg.networks import NETWORKS, network_options
 
     if name not in NETWORKS:
         return [(("network", "name"), f"{name!r} is not a network; {nearest(name, NETWORKS)}")]
-    problems: list[Problem] = []
-    size = window.get("size") if isinstance(window, Mapping) else None
-    size = (
-        size if isinstance(size, list) and len(size) in (2, 3) and all(type(n) is int and n > 0 for n in size) else None
-    )
-    words = {2: "two", 3: "three"}
+    size = _window_size(window.get("size") if isinstance(window, Mapping) else None)
     dims = NETWORKS[name].supported_spatial_dims
+    problems: list[Problem] = []
     if size and len(size) not in dims:
-        text = f"{size} is {len(size)}-D and {name} is {dims[0]}-D only: give {words[dims[0]]} numbers"
+        text = f"{size} is {len(size)}-D and {name} is {dims[0]}-D only: give {_WORDS[dims[0]]} numbers"
         problems.append((("window", "size"), text))
     valid = [*Network.model_fields, *network_options(name)]
     options = {str(key): value for key, value in section.items() if key not in Network.model_fields}
     for key, value in options.items():
-        text = None
-        if key == "spatial_dims":
-            if type(value) is not int or value not in words:
-                text = f"{shown(value)} is not valid; leave it out, it follows from window.size"
-            elif size and value != len(size):
-                text = (
-                    f"{value}, but window.size {size} is {len(size)}-D: give window.size {words[value]} numbers, "
-                    f"or set network.spatial_dims: {len(size)}"
-                )
-        elif key in _DERIVED:
-            text = "follows from the data and its labels: leave it out"
-        elif key not in valid:
-            text = f"{name} has no such option; {nearest(key, valid)}"
-        elif _not_finite(value):
-            text = f"{shown(value)}: give a finite number"
-        else:
-            try:
-                check_options(name, {key: value})
-            except ValueError as error:
-                text = str(error)
-        if text:
-            problems.append((("network", key), text))
+        if problem := _option_problem(name, key, value, valid, size):
+            problems.append((("network", key), problem))
     if problems:
         return problems
+    options = {key: value for key, value in options.items() if key not in ("spatial_dims", "pretrained")}
+    return _build_problems(name, options, size, dims)
+
+
+_WORDS = {2: "two", 3: "three"}
+
+
+def _window_size(size: Any) -> list[int] | None:
+    """The document's window size where it is one: two or three whole numbers above 0."""
+    valid = isinstance(size, list) and len(size) in _WORDS and all(type(n) is int and n > 0 for n in size)
+    return size if valid else None
+
+
+def _option_problem(name: str, key: str, value: Any, valid: Sequence[str], size: list[int] | None) -> str | None:
+    """What is wrong with one key of ``network``; None where nothing is."""
+    from r2seg.networks import check_options
+
+    if key == "spatial_dims":
+        if type(value) is not int or value not in _WORDS:
+            return f"{shown(value)} is not valid; leave it out, it follows from window.size"
+        if size and value != len(size):
+            return (
+                f"{value}, but window.size {size} is {len(size)}-D: give window.size {_WORDS[value]} numbers, "
+                f"or set network.spatial_dims: {len(size)}"
+            )
+        return None
+    if key in _DERIVED:
+        return "follows from the data and its labels: leave it out"
+    if key not in valid:
+        return f"{name} has no such option; {nearest(key, valid)}"
+    if _not_finite(value):
+        return f"{shown(value)}: give a finite number"
+    try:
+        check_options(name, {key: value})
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _build_problems(
+    name: str, options: Mapping[str, Any], size: list[int] | None, dims: Sequence[int]
+) -> list[Problem]:
+    """What the network itself refuses when it is built with these options, and whether it takes the window."""
     import torch
 
-    options = {key: value for key, value in options.items() if key not in ("spatial_dims", "pretrained")}
+    from r2seg.networks import build_network
+
     try:
         with torch.device("meta"):  # costs no memory, and tries every option
             network = build_network(name, spatial_dims=len(size or dims), in_channels=1, out_channels=2, **options)
@@ -77,9 +97,8 @@ def network_problems(document: Mapping[str, Any]) -> list[Problem]:
         named = next((key for key in options if re.search(rf"\b{re.escape(key)}\b", str(error))), None)
         return [(("network", named) if named else ("network",), str(error))]
     if size and any(given < least for given, least in zip(size, network.least_size, strict=True)):
-        return [
-            (("window", "size"), f"{size} is too small for this {name}, which needs {list(network.least_size)} or more")
-        ]
+        text = f"{size} is too small for this {name}, which needs {list(network.least_size)} or more"
+        return [(("window", "size"), text)]
     return []
 
 

@@ -60,7 +60,8 @@ _EXPECTED = {
 
 def _describe(error: Mapping[str, Any], path: tuple[str, ...]) -> str:
     """One line for one of pydantic's errors: what came and what is expected."""
-    kind, message, value, context = error["type"], error["msg"], error.get("input"), error.get("ctx", {})
+    kind, message, context = error["type"], error["msg"], error.get("ctx", {})
+    value: Any = error.get("input")
     if kind == "extra_forbidden":
         valid = [key for section in _sections_at(error["loc"][:-1]) for key in section.model_fields]
         close = closest(path[-1], valid)
@@ -74,7 +75,7 @@ def _describe(error: Mapping[str, Any], path: tuple[str, ...]) -> str:
     if kind == "value_error":
         return message.removeprefix("Value error, ")
     if kind == "at_key":
-        return context["text"]
+        return str(context["text"])
     if kind == "union_tag_not_found":
         return f"needs the key {context['discriminator']}"
     if kind in ("union_tag_invalid", "literal_error"):
@@ -87,8 +88,8 @@ def _describe(error: Mapping[str, Any], path: tuple[str, ...]) -> str:
         return f"{shown(list(value))}: give {bound} entries"
     if kind == "string_type" and isinstance(value, int | float):
         return f"{shown(value)}: give a text: put it in quotes"
-    expected = _EXPECTED.get(kind) or message.removeprefix("Input ").replace("should be", "must be")
-    return f"{shown(value)}: {expected}"
+    remedy = _EXPECTED.get(kind) or message.removeprefix("Input ").replace("should be", "must be")
+    return f"{shown(value)}: {remedy}"
 
 
 def schema_problems(error: ValidationError, document: Mapping[str, Any]) -> list[Problem]:
@@ -108,16 +109,16 @@ def schema_problems(error: ValidationError, document: Mapping[str, Any]) -> list
         if item["type"] == "at_key":
             path = list(item["ctx"]["path"])
         found.setdefault(tuple(path), []).append((item["type"], _describe(item, tuple(path))))
-    problems = []
-    for path, messages in found.items():
+    problems: list[Problem] = []
+    for key, messages in found.items():
         # For a union, report the member that fits best: [101] is not a number, but it is a list whose first entry is not a text.
         if all(kind in _EXPECTED for kind, _ in messages) and any(
-            other[: len(path)] == path for other in found if other != path
+            other[: len(key)] == key for other in found if other != key
         ):
             continue
         texts = list(dict.fromkeys(text for _, text in messages))
         head, _, _ = texts[0].partition(": ")  # the value, shown once
-        problems.append((path, ", or ".join([texts[0], *(text.removeprefix(f"{head}: ") for text in texts[1:])])))
+        problems.append((key, ", or ".join([texts[0], *(text.removeprefix(f"{head}: ") for text in texts[1:])])))
     return problems
 
 

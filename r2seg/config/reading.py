@@ -102,6 +102,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, 
         messages.append(f"{place_of(key)[1]}: {'.'.join(key)}{': ' if key else ''}{text}")
     if messages:
         raise ConfigError([line.replace("\n", "\\n") for line in messages])
+    assert config is not None  # else pydantic's mistakes were among the messages
     return config
 
 
@@ -147,7 +148,7 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
 
 def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[str, ...]]) -> list[Problem]:
     """Files that training needs and that do not exist."""
-    problems = []
+    problems: list[Problem] = []
     wanted = (
         (_ROOT, "folder", Path.is_dir),
         (_PRETRAINED, "file", Path.is_file),

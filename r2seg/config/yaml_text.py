@@ -23,7 +23,7 @@ _PLAIN_VALUES = (
 class _Loader(yaml.SafeLoader):
     """Plain data only, by the rules of YAML 1.2."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: dict[str, Any] = {}
 
 
 class Dumper(yaml.SafeDumper):
