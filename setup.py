@@ -12,7 +12,16 @@ LONG_DESCRIPTION = re.sub(r"\[([^\]]+)\]\((?!https?://)[^)]*\)", r"\1", README)
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "r2seg/__init__.py").read_text("utf-8"), re.M).group(1)
 
 ONNX = ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
-TEST = ["pytest>=8", "setuptools>=77", "ruff~=0.17.0", "mypy~=2.4.0", "types-PyYAML", "scikit-learn>=1.5", "selenium>=4.20", *ONNX]
+TEST = [
+    "pytest>=8",
+    "setuptools>=77",
+    "ruff~=0.17.0",
+    "mypy~=2.4.0",
+    "types-PyYAML",
+    "scikit-learn>=1.5",
+    "selenium>=4.20",
+    *ONNX,
+]
 
 setup(
     name="r2seg",

@@ -13,12 +13,18 @@ from r2seg.cli.frame import GroupedHelp
 from r2seg.cli.infer import infer
 from r2seg.cli.train import train
 
-_APP_OPTIONS = {"add_completion": False, "rich_markup_mode": None, "pretty_exceptions_enable": False}
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 def app_of(*commands: Callable[..., None]) -> typer.Typer:
-    app = typer.Typer(context_settings=_CONTEXT, no_args_is_help=True, **_APP_OPTIONS)
+    """An application of these commands; of a single one, the application is that command."""
+    app = typer.Typer(
+        context_settings=_CONTEXT,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
     for function in commands:
         app.command(cls=GroupedHelp, context_settings=_CONTEXT, no_args_is_help=True)(function)
     return app
