@@ -17,11 +17,11 @@ from r2seg.config import Config, load_config
 from r2seg.errors import UserError
 from r2seg.metrics.catalogue import MEASURES
 from r2seg.run import BEST, LAST, Run
-from r2seg.training import train as train_module
-from r2seg.training.engines import step_seed
-from r2seg.training.optimization import learning_rate_factor
+from r2seg.training import assembly as assembly_module
 from r2seg.training.plan import plan_training
 from r2seg.training.progress import TrainingProgress
+from r2seg.training.schedules import learning_rate_factor
+from r2seg.training.steps import step_seed
 from r2seg.training.train import train
 
 
@@ -133,14 +133,14 @@ def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Pa
 def test_a_loss_that_is_not_finite_stops_with_epoch_case_and_remedy(
     tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Breaks(train_module.SegmentationLoss):
+    class Breaks(assembly_module.SegmentationLoss):
         calls = 0
 
         def forward(self, logits, label):
             Breaks.calls += 1
             return super().forward(logits, label) * (float("nan") if Breaks.calls == 5 else 1.0)
 
-    monkeypatch.setattr(train_module, "SegmentationLoss", Breaks)
+    monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
     with pytest.raises(
         UserError, match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate"
     ):
@@ -236,7 +236,7 @@ def test_mixed_channels_are_refused_with_both_cases(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "data")
     Image.open(root / "images/case_1.png").convert("L").save(root / "images/case_1.png")
     config = config_of(tmp_path, root, window={"plane": None}, preprocessing={"intensity": {"kind": "unit"}})
-    with pytest.raises(UserError, match="case_1 has 1 channels and case case_0 has 3"):
+    with pytest.raises(UserError, match="case_1 has 1 channel and case case_0 has 3"):
         train(config, tmp_path / "run", device="cpu")
 
 

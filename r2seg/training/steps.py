@@ -1,6 +1,6 @@
-"""What MONAI's engines run: one training step, the validation of one case, and the scores as ignite metrics.
+"""The iteration functions of MONAI's engines: one training step, and the validation of one whole case.
 
-Scores come from ``r2seg.metrics.catalogue``, so that validation follows the same rules as the final evaluation.
+What they work with is made in ``assembly``; the scores of the evidence they return are in ``r2seg.metrics``.
 """
 
 from __future__ import annotations
@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine
-from ignite.metrics import Metric
-from ignite.metrics.metric import reinit__is_reduced
 from torch import Tensor
 
 from r2seg.data.cache import CachedCase
 from r2seg.devices import autocast
 from r2seg.errors import UserError
 from r2seg.metrics import IGNORE, probability_histogram
-from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
+from r2seg.metrics.catalogue import FAMILIES, Pair
 
 
 class LossNotFinite(UserError):
@@ -27,7 +25,7 @@ class LossNotFinite(UserError):
 
 
 def step_seed(seed: int, epoch: int, step: int) -> int:
-    """Seed of everything random inside the network in one step, as the sampler's follows from the same three numbers."""
+    """Seed of everything random inside the network in one step; the sampler's follows from the same three numbers."""
     return int(np.random.SeedSequence([seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -37,9 +35,16 @@ def make_train_step(
     dtype: torch.dtype | None,
     scaler: torch.amp.GradScaler,
     gradient_clip: float | None,
-    auxiliary_weight: float = 0.0,
+    auxiliary_weight: float,
 ) -> Callable[[Engine, dict[str, Any]], dict[str, Any]]:
-    """The iteration of ``SupervisedTrainer``: forward in ``dtype``, loss in float32, backward, clip, step.
+    """The iteration of ``SupervisedTrainer``: forward in ``dtype``, loss in float32, backward, clip, update.
+
+    Args:
+        seed: Seed of the run, see `step_seed`.
+        dtype: Lower-precision type of the forward pass; None for float32.
+        scaler: Scales the loss of float16; disabled for other types.
+        gradient_clip: Largest norm of the gradient; None does not clip.
+        auxiliary_weight: Weight of the loss of each auxiliary output of the network.
 
     Raises:
         LossNotFinite: With epoch, cases and what to try; the weights are still those before the step.
@@ -63,7 +68,7 @@ def make_train_step(
         if not np.isfinite(value):
             raise LossNotFinite(
                 f"the loss is {value} in epoch {epoch + 1}, step {step + 1}, cases {', '.join(dict.fromkeys(batch['case']))}; "
-                f"lower training.learning_rate ({engine.optimizer.param_groups[0]['lr']:.3g} now), "
+                f"lower training.learning_rate ({optimizer.param_groups[0]['lr']:.3g} now), "
                 "set training.precision: float32, or look at these cases; the last good checkpoint is kept"
             )
         scaler.scale(loss).backward()
@@ -85,15 +90,15 @@ def make_validation_step(
 ) -> Callable[[Engine, CachedCase], dict[str, Any]]:
     """The iteration of ``SupervisedEvaluator``: one whole case to the evidence that measures are scored from.
 
-    Args:
-        segment: (cached case, receiver of probabilities or None) -> class indices (*S) on the oriented grid; the receiver
-            takes slabs, so that no case's probabilities are ever held whole.
-        num_labels: K.
-        families: Of ``metrics.catalogue.FAMILIES``: those of the measures that are attached to the evaluator. "counts" and
-            "probabilities" are gathered on the evaluator's device.
-        tolerance_mm: Of the surface Dice; pixels for pictures.
+    The output's ``evidence`` holds (K, *E) for each family. Distances take the voxel as a box: shear is ignored.
 
-    The output's ``evidence`` holds (K, *E) for each family. Distances take the voxel as a box: shear is not known here.
+    Args:
+        segment: (cached case, receiver of probabilities or None) -> class indices (*S) on the oriented grid. The receiver
+            takes slabs, so that the probabilities of a whole case are never in memory at once.
+        num_labels: K.
+        families: Those of ``metrics.catalogue.FAMILIES`` that the attached measures need. "counts" and "probabilities" are
+            computed on the evaluator's device.
+        tolerance_mm: Tolerance of the surface Dice; in pixels for pictures.
     """
 
     def validation_step(engine: Engine, case: CachedCase) -> dict[str, Any]:
@@ -131,72 +136,3 @@ def _steps_mm(case: CachedCase) -> Tensor | None:
         return None
     working, oriented = case.grid.shape, case.grid.oriented_shape
     return torch.diag(torch.tensor(case.spacing_mm) * torch.tensor(working) / torch.tensor(oriented)).double()
-
-
-class PooledEvidence(Metric):
-    """Sum over cases of one family's evidence, as an ignite metric: what pooled scores and thresholds come from.
-
-    Args:
-        family: Of ``metrics.catalogue.FAMILIES``.
-        output_transform: Engine's output -> evidence (K, *E) of a case, or its ``metrics.catalogue.Pair``.
-    """
-
-    def __init__(self, family: str, output_transform: Callable[[Any], Tensor | Pair] | None = None) -> None:
-        if not FAMILIES[family].adds_up:
-            raise ValueError(f"evidence of {family} does not add up over cases: attach CaseScores or MeanScore")
-        self.family = family
-        super().__init__(output_transform=output_transform or (lambda output: output["evidence"][family]))
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        self.sum: Tensor | int = 0
-
-    @reinit__is_reduced
-    def update(self, case: Tensor | Pair) -> None:
-        self.sum = self.sum + _evidence(case, self.family)
-
-    def compute(self) -> Tensor:
-        return self.sum
-
-
-class CaseScores(Metric):
-    """A measure of every case and label, as an ignite metric for MONAI's evaluators.
-
-    Args:
-        measure: Of ``metrics.catalogue.MEASURES``, such as "dice" or "hd95": the same functions that score written files.
-        output_transform: Engine's output -> evidence (K, *E) of a case, or its ``metrics.catalogue.Pair``, for evaluators
-            with another iteration than `make_validation_step`.
-
-    Computes a (cases, K) float64 tensor on the CPU; NaN where a score is undefined, such as a label that is empty in
-    reference and prediction.
-    """
-
-    def __init__(self, measure: str, output_transform: Callable[[Any], Tensor | Pair] | None = None) -> None:
-        if measure not in MEASURES:
-            raise ValueError(f"{measure!r} is no measure; there are {', '.join(MEASURES)}")
-        self.measure = MEASURES[measure]
-        family = self.measure.family
-        super().__init__(output_transform=output_transform or (lambda output: output["evidence"][family]))
-
-    @reinit__is_reduced
-    def reset(self) -> None:
-        self.rows: list[Tensor] = []
-
-    @reinit__is_reduced
-    def update(self, case: Tensor | Pair) -> None:
-        self.rows.append(self.measure.score(_evidence(case, self.measure.family)))
-
-    def compute(self) -> Any:
-        return torch.stack(self.rows)
-
-
-class MeanScore(CaseScores):
-    """Mean over labels of the mean over cases; scores that are not finite are left out, NaN only where nothing is left."""
-
-    def compute(self) -> float:
-        scores = super().compute()
-        return float(scores.where(scores.isfinite(), torch.nan).nanmean(0).nanmean())
-
-
-def _evidence(case: Tensor | Pair, family: str) -> Tensor:
-    return FAMILIES[family].evidence(case) if isinstance(case, Pair) else case
