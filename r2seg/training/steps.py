@@ -20,10 +20,6 @@ from r2seg.metrics import IGNORE, probability_histogram
 from r2seg.metrics.catalogue import FAMILIES, Pair
 
 
-class LossNotFinite(UserError):
-    """The loss became NaN or infinite."""
-
-
 def step_seed(seed: int, epoch: int, step: int) -> int:
     """Seed of everything random inside the network in one step; the sampler's follows from the same three numbers."""
     return int(np.random.SeedSequence([seed, epoch, step, 2]).generate_state(1, np.uint64)[0] >> 1)
@@ -47,7 +43,7 @@ def make_train_step(
         auxiliary_weight: Weight of the loss of each auxiliary output of the network.
 
     Raises:
-        LossNotFinite: With epoch, cases and what to try; the weights are still those before the step.
+        UserError: The loss is NaN or infinite; the text has the epoch, the cases and what to try; the weights are still those before the step.
     """
 
     def train_step(engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +62,7 @@ def make_train_step(
             loss = loss + auxiliary_weight * engine.loss_function(other, batch["label"])
         value = loss.item()
         if not np.isfinite(value):
-            raise LossNotFinite(
+            raise UserError(
                 f"the loss is {value} in epoch {epoch + 1}, step {step + 1}, cases {', '.join(dict.fromkeys(batch['case']))}; "
                 f"lower training.learning_rate ({optimizer.param_groups[0]['lr']:.3g} now), "
                 "set training.precision: float32, or look at these cases; the last good checkpoint is kept"

@@ -104,5 +104,7 @@ def test_the_thresholds_of_a_run_are_those_of_its_validation_files(tiny_run: Pat
 def test_what_does_not_add_up_or_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="surfaces does not add up over cases"):
         PooledEvidence("surfaces")
+    with pytest.raises(ValueError, match="'surface' is not a family of measures; valid are counts, volumes"):
+        PooledEvidence("surface")
     with pytest.raises(ValueError, match="'dise' is not a measure; valid are dice, iou"):
         MeanScore("dise")
