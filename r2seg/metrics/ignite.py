@@ -44,7 +44,7 @@ class PooledEvidence(Metric):
     def update(self, case: Tensor | Pair) -> None:
         self.sum = self.sum + _evidence(case, self.family)
 
-    def compute(self) -> Tensor:
+    def compute(self) -> Tensor | int:
         return self.sum
 
 

@@ -17,7 +17,7 @@ from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 
 from r2seg.config import Config, build_configured_network
 from r2seg.data.cache import CachedCase
@@ -64,7 +64,7 @@ class Assembly:
     sampler: WindowSampler
     loss: nn.Module
     optimizer: torch.optim.Optimizer
-    schedule: LRScheduler
+    schedule: LambdaLR
     scaler: torch.amp.GradScaler
     dtype: torch.dtype | None
     inferer: WindowInferer
@@ -165,7 +165,8 @@ def assemble(
         cases: The cases to train and validate on.
         device: Where the network computes.
         progress: Receives a message about the weights that training starts from.
-        checkpoint: The last checkpoint of a run to resume: then no pretrained weights are read. Its states are not loaded.
+        checkpoint: The last checkpoint of a run to resume, if any: then no pretrained weights are read. `Journal.restore`
+            loads its states.
 
     Raises:
         UserError: The device, the weights or the options of the network do not allow it.

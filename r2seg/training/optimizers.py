@@ -41,11 +41,11 @@ def make_optimizer(network: nn.Module, config: Config, pretrained: Sequence[str]
             f"training.backbone_learning_rate is {recipe.backbone_learning_rate:g} but no part of {config.network.name} "
             "is pretrained: set network.pretrained or network.weights, or leave the rate out"
         )
-    slow = set(pretrained) if recipe.backbone_learning_rate is not None else set()
+    rates = {} if recipe.backbone_learning_rate is None else dict.fromkeys(pretrained, recipe.backbone_learning_rate)
     grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            rate = recipe.backbone_learning_rate if name in slow else recipe.learning_rate
+            rate = rates.get(name, recipe.learning_rate)
             decay = recipe.weight_decay if parameter.ndim > 1 else 0.0  # biases and norms have one axis
             grouped.setdefault((rate, decay), []).append(parameter)
     groups: list[dict[str, Any]] = [

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from torch import Tensor
 
 from r2seg.data.cache import CachedCase
@@ -32,7 +32,7 @@ def make_train_step(
     scaler: torch.amp.GradScaler,
     gradient_clip: float | None,
     auxiliary_weight: float,
-) -> Callable[[Engine, dict[str, Any]], dict[str, Any]]:
+) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
     """The iteration of ``SupervisedTrainer``: forward in ``dtype``, loss in float32, backward, clip, update.
 
     Args:
@@ -43,10 +43,11 @@ def make_train_step(
         auxiliary_weight: Weight of the loss of each auxiliary output of the network.
 
     Raises:
-        UserError: The loss is NaN or infinite; the text has the epoch, the cases and what to try; the weights are still those before the step.
+        UserError: The loss is NaN or infinite; the text gives the epoch, the cases and what to try. The weights are still
+            those before the step.
     """
 
-    def train_step(engine: Engine, batch: dict[str, Any]) -> dict[str, Any]:
+    def train_step(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any]:
         network, optimizer = engine.network, engine.optimizer
         epoch, step = divmod(engine.state.iteration - 1, engine.state.epoch_length)
         torch.manual_seed(step_seed(seed, epoch, step))
@@ -83,7 +84,7 @@ Segment = Callable[[CachedCase, Callable[[tuple[slice, ...], Tensor], None] | No
 
 def make_validation_step(
     segment: Segment, num_labels: int, *, families: Sequence[str] = ("counts",), tolerance_mm: float = 1.0
-) -> Callable[[Engine, CachedCase], dict[str, Any]]:
+) -> Callable[[Any, CachedCase], dict[str, Any]]:
     """The iteration of ``SupervisedEvaluator``: one whole case to the evidence that measures are scored from.
 
     The output's ``evidence`` holds (K, *E) for each family. Distances take the voxel as a box: shear is ignored.
@@ -97,11 +98,11 @@ def make_validation_step(
         tolerance_mm: Tolerance of the surface Dice; in pixels for pictures.
     """
 
-    def validation_step(engine: Engine, case: CachedCase) -> dict[str, Any]:
+    def validation_step(engine: SupervisedEvaluator, case: CachedCase) -> dict[str, Any]:
         engine.network.eval()
         device = engine.state.device
         reference = torch.from_numpy(np.ascontiguousarray(case.reference)).to(device)
-        histograms = [0] * num_labels
+        histograms: list[Any] = [0] * num_labels
 
         def add_probabilities(place: tuple[slice, ...], slab: Tensor) -> None:
             truth = reference[place]

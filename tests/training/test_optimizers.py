@@ -7,19 +7,17 @@ from typing import get_args
 
 import pytest
 import torch
-from tiny import settings
+from tiny import write_config
 from torch import nn
 
-from r2seg.config import Config
+from r2seg.config import Config, load_config
 from r2seg.config.schema import Training
 from r2seg.errors import UserError
 from r2seg.training.optimizers import OPTIMIZERS, make_optimizer
 
 
 def config_of(tmp_path: Path, **training) -> Config:
-    document = settings(tmp_path, training=training)
-    document["data"]["root"] = tmp_path
-    return Config.model_validate(document, strict=False)
+    return load_config(write_config(tmp_path / "config.yaml", tmp_path, training=training))
 
 
 def test_the_config_offers_the_optimizers_of_the_table() -> None:
