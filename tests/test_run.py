@@ -1,4 +1,4 @@
-"""The run folder: damage is reported in one line, no code of a checkpoint is executed, and the cases it names."""
+"""The run folder: damage is reported in one line, and no code of a checkpoint is executed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2seg.case_sets import cases_of
-from r2seg.config import Config, load_config
+from r2seg.config import Config
 from r2seg.errors import UserError
 from r2seg.files import write_json, write_text
 from r2seg.run import BEST, CONFIG, LAST, MANIFEST, SPLITS, Run, refuse_used
@@ -248,38 +247,3 @@ def test_a_run_killed_before_its_config_was_written_can_be_made_again(
     monkeypatch.undo()
     Run.create(tmp_path / "run", config_of(tmp_path), SPLIT, {})
     assert json.loads((tmp_path / "run" / SPLITS).read_text()) == SPLIT
-
-
-# the cases of a run or a config
-
-
-def write_cases(root: Path, *names: str) -> None:
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (root / folder / f"{name}.png").touch()
-
-
-def test_the_cases_of_a_run_are_those_held_out_unless_asked_otherwise(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b", "c", "d")
-    assert [case.id for case in cases_of(run.path).cases] == ["c"]
-    assert [case.id for case in cases_of(run.path, "train").cases] == ["a"]
-    assert [case.id for case in cases_of(run.path, "all").cases] == ["a", "b", "c"]
-    write_json(run.path / SPLITS, {**SPLIT, "test": []})
-    assert cases_of(run.path).part == "validation"
-    assert message_of(cases_of, run.path, "test") == f"{run.path} has no test cases; it has train, validation"
-    assert message_of(cases_of, run.path, "tset") == "--split tset: valid are test, validation, train and all"
-
-
-def test_missing_cases_of_a_run_are_named(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b")
-    assert message_of(cases_of, run.path) == f"{run.path}: its cases c are no longer in {tmp_path / 'data'}"
-
-
-def test_a_config_is_split_as_training_would(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b", "c")
-    path = tmp_path / "x.yaml"
-    path.write_text((run.path / CONFIG).read_text())
-    found = cases_of(path)
-    assert (str(found), [case.id for case in found.cases]) == (f"the test cases of {path} (1)", ["c"])
-    assert found.config == load_config(path)
