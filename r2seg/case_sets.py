@@ -1,4 +1,7 @@
-"""Which cases are meant: those of one part of a run's split, or of a config's."""
+"""The labelled cases that a run or a config names: of one part of its split, or of all.
+
+How files become cases is in ``data.cases``, how a config's split is drawn in ``data.splits``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from r2seg.run import CONFIG, Run
 
 @dataclass(frozen=True)
 class CasesOfPart:
-    """Cases of one part of a run's or a config's split; its text says which, for people.
+    """Cases of one part of a run's or a config's split; ``str`` describes them to people.
 
     Attributes:
         config: The config that declares their labels.
@@ -34,16 +37,20 @@ class CasesOfPart:
 
 
 def parts_of(run: Run, config: Config) -> dict[str, list[Case]]:
-    """The run's split as cases, found where the config's data lie."""
+    """The cases of each part of the run's split, found in the config's data folder.
+
+    Raises:
+        UserError: Cases of the run are no longer there.
+    """
     by_id = {case.id: case for case in find_cases(config.data)}
     lost = [case_id for ids in run.splits.values() for case_id in ids if case_id not in by_id]
     if lost:
-        raise UserError(f"{run.path}: its cases {some(lost)} are not in {config.data.root} any more")
+        raise UserError(f"{run.path}: its cases {some(lost)} are no longer in {config.data.root}")
     return {part: [by_id[case_id] for case_id in ids] for part, ids in run.splits.items()}
 
 
 def names_cases(path: Path) -> bool:
-    """Whether a path is a run or a config, and not a folder or file of images."""
+    """Whether a path is a run folder or a config, rather than a folder or file of images."""
     return (path / CONFIG).is_file() or path.suffix in (".yaml", ".yml")
 
 
@@ -52,11 +59,11 @@ def cases_of(path: Path, part: str | None = None) -> CasesOfPart:
 
     Args:
         path: A run folder, whose own split holds, or a config, whose split is drawn as training would.
-        part: "train", "validation", "test" or "all". Left out: the test cases, or validation where there are none; never
-            those the network was trained on, which flatter it.
+        part: "train", "validation", "test" or "all". By default the test cases, or those of validation if there are none:
+            never the training cases, on which every network scores too well.
 
     Raises:
-        UserError: The part is unknown or empty, or its data are not there.
+        UserError: The part is unknown or empty, or its files are missing.
     """
     if part not in (None, "all", *PARTS):
         raise UserError(f"--split {part}: valid are test, validation, train and all")

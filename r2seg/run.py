@@ -1,9 +1,11 @@
 """The run folder: everything one training leaves behind, and all that inference needs.
 
-``config.yaml`` (resolved), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
-``metrics.csv`` (a row an epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``thresholds.json``, ``plots/`` (its course,
-and predictions on held-out cases), ``tensorboard/``. Every file is written beside and renamed, so a killed run leaves whole
-files only. No path inside matters after training: a run can be moved.
+``config.yaml`` (with every default), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
+``metrics.csv`` (one row per epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``thresholds.json``, ``plots/``
+(metrics by epoch, and predictions on held-out cases), ``tensorboard/``. Every file is written atomically, so that a killed run
+holds no broken file. Inference needs none of the paths in it: a run can be moved to another machine.
+
+How a run is trained is in ``training``; which of its cases are meant, in ``case_sets``.
 """
 
 from __future__ import annotations
@@ -23,20 +25,18 @@ from typing import TYPE_CHECKING, Any
 from r2seg import __version__
 from r2seg.config import Config, build_configured_network, dump_config, load_config
 from r2seg.data.splits import PARTS
-from r2seg.errors import UserError
+from r2seg.errors import UserError, some
 from r2seg.files import read_json, write_atomically, write_json, write_text
 
 if TYPE_CHECKING:
     from r2seg.networks.base import SegmentationNetwork
 
-CONFIG, SPLITS, MANIFEST, METRICS, BEST, LAST = (
-    "config.yaml",
-    "splits.json",
-    "manifest.json",
-    "metrics.csv",
-    "best.pt",
-    "last.pt",
-)
+CONFIG = "config.yaml"
+SPLITS = "splits.json"
+MANIFEST = "manifest.json"
+METRICS = "metrics.csv"
+BEST = "best.pt"
+LAST = "last.pt"
 TENSORBOARD = "tensorboard"
 PLOTS = "plots"
 CACHE = "cache"
@@ -56,38 +56,42 @@ class Run:
     def create(
         cls, path: Path, config: Config, splits: Mapping[str, Sequence[str]], manifest: Mapping[str, Any]
     ) -> Run:
-        """A new run with its config, splits and manifest; the folder may exist but hold no run."""
+        """A new run with its config, splits and manifest.
+
+        Raises:
+            UserError: The folder holds a run or other files already, or cannot be written.
+        """
         refuse_used(path)
         write_json(path / SPLITS, splits)
         write_json(path / MANIFEST, manifest)
-        # The config comes last: a folder with one is a run.
+        # The config comes last: a folder that has one is a run folder.
         write_text(path / CONFIG, dump_config(config))
         return cls(path)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Run:
-        """An existing run.
+        """An existing run, from its folder, its config or a checkpoint.
 
         Raises:
-            UserError: The folder is no run; the text names runs that are near.
+            UserError: The folder is not a run folder; the text names runs nearby.
         """
         path = Path(path)
         if path.is_file() and path.name in (BEST, LAST, CONFIG):
             path = path.parent
         if not (path / CONFIG).is_file():
             near = sorted(str(entry.parent) for entry in (path if path.is_dir() else path.parent).glob(f"*/{CONFIG}"))
-            hint = f"; runs near it: {', '.join(near[:5])}" if near else "; r2seg-train makes one"
-            raise UserError(f"{path} is no run: it has no {CONFIG}{hint}")
+            hint = f"runs nearby: {some(near)}" if near else "train one with r2seg-train"
+            raise UserError(f"{path} is not a run folder: it has no {CONFIG}; {hint}")
         return cls(path)
 
     @cached_property
     def config(self) -> Config:
-        """The resolved config, as it was trained with."""
+        """The config it was trained with, every default written out."""
         return load_config(self.path / CONFIG)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the network was built with (``in_channels``), versions, state and results."""
+        """What the network was built with (such as ``in_channels``), versions, state and results."""
         return read_json(self.path / MANIFEST)
 
     def update_manifest(self, **values: Any) -> None:
@@ -104,27 +108,31 @@ class Run:
         return splits
 
     def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is whole."""
+        """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is complete."""
         import torch
 
         write_atomically(self.path / name, lambda file: torch.save(dict(content), file))
 
     def load_checkpoint(self, name: str) -> dict[str, Any]:
-        """A checkpoint's content on the CPU; only tensors and plain data are ever unpickled."""
+        """A checkpoint's content on the CPU; nothing but tensors and plain data is ever unpickled.
+
+        Raises:
+            UserError: The checkpoint is missing, damaged, or not one of r2seg's.
+        """
         import torch
 
         path = self.path / name
         if not path.is_file():
-            remedy = "the training ended before its first validation; r2seg-train --resume goes on"
+            remedy = "the training ended before its first validation; continue it with r2seg-train --resume"
             if self.manifest.get("state") == "finished":
                 remedy = "it was removed after the training had finished; put it back, or train again with -o RUN"
             raise UserError(f"{self.path} has no {name}: {remedy}")
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file, some advising what is unsafe
+        except Exception as error:  # for a damaged file torch raises many types, some with unsafe advice
             reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
             if isinstance(error, pickle.UnpicklingError):
-                reason = "more than tensors and plain data"
+                reason = "it holds more than tensors and plain data"
             raise UserError(
                 f"{path}: cannot be read as a checkpoint ({reason}): it is damaged, or not r2seg's"
             ) from error
@@ -133,14 +141,18 @@ class Run:
         return content
 
     def build_network(self) -> SegmentationNetwork:
-        """The run's network as it was built for training, with fresh weights; nothing is fetched."""
+        """The run's network as it was built for training, with fresh weights; nothing is downloaded.
+
+        Raises:
+            UserError: The manifest is damaged.
+        """
         in_channels = self.manifest.get("in_channels")
         if not isinstance(in_channels, int):
             raise UserError(f"{self.path / MANIFEST}: does not say in_channels: the run is damaged")
         return build_configured_network(self.config, in_channels)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """All rows of ``metrics.csv``."""
+        """Writes all rows of ``metrics.csv``, with a column for every key that any row has."""
         columns = list(dict.fromkeys(key for row in rows for key in row))
         text = io.StringIO()
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -150,7 +162,7 @@ class Run:
 
 
 def environment() -> dict[str, Any]:
-    """What a manifest says of where and when a run was made."""
+    """The part of a manifest that says when a run was made, and with which versions."""
     from importlib.metadata import version
 
     return {
@@ -166,15 +178,19 @@ def environment() -> dict[str, Any]:
 
 
 def refuse_used(path: Path) -> None:
-    """Raises where a folder already holds a run, or cannot hold one."""
+    """Checks that a new run can be made in a folder.
+
+    Raises:
+        UserError: It holds a run or other files already, or is a file.
+    """
     if (path / CONFIG).is_file():
-        raise UserError(f"{path} holds a run already: --resume goes on with it, -o RUN starts another")
+        raise UserError(f"{path} already holds a run: continue it with --resume, or start another with -o RUN")
     nearest = next(place for place in (path, *path.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UserError(f"{nearest} is a file: name a folder with -o RUN")
-    # A run that was killed before its config was written leaves these: they are made anew.
+    # A run that was killed before its config was written leaves these: they are written again.
     unfinished = (SPLITS, MANIFEST, CACHE)
     if path.is_dir() and any(
         entry.name not in unfinished and not entry.name.startswith(".") for entry in path.iterdir()
     ):
-        raise UserError(f"{path} is not empty and holds no run: name another folder with -o RUN")
+        raise UserError(f"{path} is not empty and is not a run folder: name another folder with -o RUN")

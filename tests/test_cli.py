@@ -1,4 +1,4 @@
-"""The commands as a person meets them: help, exit statuses, one line for a mistake, no traceback."""
+"""The commands as a user sees them: help, exit status, one line for a mistake, no traceback."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run(*words: object, cwd: Path | None = None, **options) -> subprocess.Comple
 
 
 def assert_mistake(result: subprocess.CompletedProcess, *parts: str) -> None:
-    """Exit 2, told on stderr without a traceback."""
+    """Exit status 2 and a message on stderr without a traceback."""
     assert result.returncode == 2, result.stderr + result.stdout
     assert "Traceback" not in result.stderr
     for part in parts:
@@ -32,7 +32,7 @@ def assert_mistake(result: subprocess.CompletedProcess, *parts: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_teaches_and_loads_neither_torch_nor_monai(command: str) -> None:
+def test_help_has_an_example_and_loads_neither_torch_nor_monai(command: str) -> None:
     result = run(command, "--help")
     assert result.returncode == 0
     assert "Usage:" in result.stdout
@@ -67,12 +67,12 @@ def test_a_typo_in_the_config_ends_with_2_and_the_right_name(tiny_volumes: Path,
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_config_that_is_not_there_names_those_beside_it(tiny_volumes: Path, tmp_path: Path) -> None:
+def test_the_error_for_a_missing_config_names_similar_files(tiny_volumes: Path, tmp_path: Path) -> None:
     write_config(tmp_path / "lung.yaml", tiny_volumes)
     assert_mistake(run("r2seg-train", tmp_path / "lungs.yaml"), "did you mean", "lung.yaml")
 
 
-def test_a_device_that_is_not_there_is_told(tiny_volumes: Path, tmp_path: Path) -> None:
+def test_a_missing_device_is_reported(tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
     assert_mistake(run("r2seg-train", config, "--device", "cuda:77", cwd=tmp_path), "--device cuda:77")
     assert_mistake(
@@ -88,7 +88,7 @@ def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_vol
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("device cpu")
-    assert sum(line.startswith("epoch ") for line in lines) == 4  # no terminal: one plain line an epoch
+    assert sum(line.startswith("epoch ") for line in lines) == 4  # no terminal: one plain line per epoch
     assert "\r" not in trained.stdout and "\x1b" not in trained.stdout
     assert "Dice" in trained.stdout and "run folder: runs/tiny" in trained.stdout
     (command,) = [line for line in lines if line.startswith("next: r2seg-infer")]
@@ -128,7 +128,7 @@ def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_says_how_to_go_on(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
+def test_an_interrupted_training_says_how_to_continue(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
     process = subprocess.Popen(
         [str(BIN / "r2seg-train"), str(config), "--threads", "1", "--set", "training.max_epochs=5000"],
@@ -141,14 +141,14 @@ def test_an_interrupted_training_says_how_to_go_on(number: int, tiny_volumes: Pa
     while not (tmp_path / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
         time.sleep(0.1)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, message = process.communicate(timeout=60)
     assert process.returncode == 130
     # With the override, without which it would be another config.
-    assert "-o runs/tiny --set training.max_epochs=5000 --resume" in told and "Traceback" not in told
+    assert "-o runs/tiny --set training.max_epochs=5000 --resume" in message and "Traceback" not in message
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_told_in_one_line(tiny_volumes: Path, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_reported_in_one_line(tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
     (tmp_path / "locked").mkdir(mode=0o500)
     assert_mistake(run("r2seg-train", config, "-o", tmp_path / "locked/run"), "locked")

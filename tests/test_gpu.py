@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: training, inference and their agreement with the CPU."""
+"""What needs a CUDA device: training, inference and their agreement with the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_gpu_and_cpu_give_the_same_labels(tiny_run: Path, tiny_volumes: Path) ->
     assert (labels[0] != labels[1]).mean() < 1e-3
 
 
-def test_a_resumed_run_on_the_gpu_goes_on(tiny_volumes: Path, tmp_path: Path) -> None:
+def test_a_run_on_the_gpu_can_be_resumed(tiny_volumes: Path, tmp_path: Path) -> None:
     path = write_config(tmp_path / "c.yaml", tiny_volumes)
     train(load_config(path, ["training.max_epochs=1"]), tmp_path / "run", device="cuda")
     run = train(load_config(path, ["training.max_epochs=3"]), tmp_path / "run", device="cuda", resume=True)

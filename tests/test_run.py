@@ -1,4 +1,4 @@
-"""The run folder: damage told in one line, nothing executed that a checkpoint brings along, and the cases it names."""
+"""The run folder: damage is reported in one line, and no code of a checkpoint is executed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from r2seg.case_sets import cases_of
-from r2seg.config import Config, load_config
+from r2seg.config import Config
 from r2seg.errors import UserError
 from r2seg.files import write_json, write_text
 from r2seg.run import BEST, CONFIG, LAST, MANIFEST, SPLITS, Run, refuse_used
@@ -47,14 +46,14 @@ def litter(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name.startswith(".")}
 
 
-def told(function, *arguments) -> str:
+def message_of(function, *arguments) -> str:
     with pytest.raises(UserError) as caught:
         function(*arguments)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_full_disk_is_told_and_the_old_checkpoint_stays(run: Run) -> None:
+def test_a_full_disk_is_reported_and_the_old_checkpoint_stays(run: Run) -> None:
     """torch.save answers a full disk with a RuntimeError of its own; a limit of file size stands for the disk."""
     run.save_checkpoint(LAST, {"network": {}, "epoch": 1})
     code = f"""
@@ -122,9 +121,9 @@ GOOD = saved({"network": {"a": torch.zeros(1000)}})
     ],
     ids=["empty", "start", "half", "nearly all", "zeros", "text", "zip"],
 )
-def test_a_damaged_checkpoint_is_told_in_one_line(run: Run, content: bytes) -> None:
+def test_a_damaged_checkpoint_is_reported_in_one_line(run: Run, content: bytes) -> None:
     (run.path / BEST).write_bytes(content)
-    message = told(run.load_checkpoint, BEST)
+    message = message_of(run.load_checkpoint, BEST)
     assert message.startswith(f"{run.path}/best.pt: cannot be read as a checkpoint (")
     assert message.endswith("): it is damaged, or not r2seg's")
     assert "weights_only" not in message
@@ -135,18 +134,23 @@ def test_a_damaged_checkpoint_is_told_in_one_line(run: Run, content: bytes) -> N
 )
 def test_a_malicious_checkpoint_is_not_executed(run: Run, tmp_path: Path, wrap) -> None:
     (run.path / BEST).write_bytes(wrap(Evil(tmp_path / "made")))
-    assert "cannot be read as a checkpoint (more than tensors and plain data)" in told(run.load_checkpoint, BEST)
+    assert "cannot be read as a checkpoint (it holds more than tensors and plain data)" in message_of(
+        run.load_checkpoint, BEST
+    )
     assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.zeros(3)])
-def test_what_is_no_checkpoint_of_ours_is_told(run: Run, content: object) -> None:
+def test_a_file_that_is_not_a_checkpoint_of_ours_is_refused(run: Run, content: object) -> None:
     (run.path / BEST).write_bytes(saved(content))
-    assert told(run.load_checkpoint, BEST) == f"{run.path}/best.pt: holds no network: it is not a checkpoint of r2seg"
+    assert (
+        message_of(run.load_checkpoint, BEST)
+        == f"{run.path}/best.pt: holds no network: it is not a checkpoint of r2seg"
+    )
 
 
-def test_a_missing_checkpoint_is_told(run: Run) -> None:
-    assert "has no best.pt: the training ended before its first validation" in told(run.load_checkpoint, BEST)
+def test_a_missing_checkpoint_is_reported(run: Run) -> None:
+    assert "has no best.pt: the training ended before its first validation" in message_of(run.load_checkpoint, BEST)
 
 
 # what describes a run
@@ -161,34 +165,38 @@ def test_a_run_describes_itself_after_it_was_moved(run: Run, tmp_path: Path) -> 
     assert Run.open(moved / CONFIG).path == moved
 
 
-def test_keys_of_the_manifest_are_set_one_by_one(run: Run) -> None:
+def test_updating_the_manifest_keeps_its_other_keys(run: Run) -> None:
     run.update_manifest(state="finished")
     run.update_manifest(epochs=3)
     assert run.manifest == {"in_channels": 1, "image_dims": 3, "state": "finished", "epochs": 3}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", "null", "\xff"])
-def test_a_damaged_manifest_or_split_is_told_in_one_line(run: Run, content: str) -> None:
+def test_a_damaged_manifest_or_split_is_reported_in_one_line(run: Run, content: str) -> None:
     for name, read in ((MANIFEST, lambda: run.manifest), (SPLITS, lambda: run.splits)):
         (run.path / name).write_text(content, "latin-1")
-        assert told(read).startswith(f"{run.path / name}: ")
-        assert told(read).endswith("the run is damaged")
+        assert message_of(read).startswith(f"{run.path / name}: ")
+        assert message_of(read).endswith("the run is damaged")
 
 
-def test_a_manifest_without_channels_and_a_split_without_parts_are_told(run: Run) -> None:
+def test_a_manifest_without_channels_and_a_split_without_parts_are_refused(run: Run) -> None:
     write_json(run.path / MANIFEST, {})
-    assert "manifest.json: does not say in_channels: the run is damaged" in told(run.build_network)
+    assert "manifest.json: does not say in_channels: the run is damaged" in message_of(run.build_network)
     write_json(run.path / SPLITS, {"train": []})
-    assert "does not list the cases of train, validation, test" in told(lambda: run.splits)
+    assert "does not list the cases of train, validation, test" in message_of(lambda: run.splits)
 
 
-def test_a_folder_that_is_no_run_names_runs_near_it(run: Run, tmp_path: Path) -> None:
-    assert told(Run.open, tmp_path) == f"{tmp_path} is no run: it has no config.yaml; runs near it: {run.path}"
+def test_the_error_for_a_folder_that_is_not_a_run_folder_names_runs_nearby(run: Run, tmp_path: Path) -> None:
     assert (
-        told(Run.open, tmp_path / "rum") == f"{tmp_path}/rum is no run: it has no config.yaml; runs near it: {run.path}"
+        message_of(Run.open, tmp_path)
+        == f"{tmp_path} is not a run folder: it has no config.yaml; runs nearby: {run.path}"
+    )
+    assert (
+        message_of(Run.open, tmp_path / "rum")
+        == f"{tmp_path}/rum is not a run folder: it has no config.yaml; runs nearby: {run.path}"
     )
     (tmp_path / "deep").mkdir()
-    assert told(Run.open, tmp_path / "deep").endswith("; r2seg-train makes one")
+    assert message_of(Run.open, tmp_path / "deep").endswith("; train one with r2seg-train")
 
 
 def test_metrics_have_a_column_for_whatever_any_row_holds(run: Run) -> None:
@@ -203,11 +211,11 @@ def test_metrics_have_a_column_for_whatever_any_row_holds(run: Run) -> None:
 
 def test_a_used_folder_is_refused_and_one_that_never_became_a_run_is_not(run: Run, tmp_path: Path) -> None:
     assert (
-        told(refuse_used, run.path)
-        == f"{run.path} holds a run already: --resume goes on with it, -o RUN starts another"
+        message_of(refuse_used, run.path)
+        == f"{run.path} already holds a run: continue it with --resume, or start another with -o RUN"
     )
-    assert told(lambda: Run.create(run.path, config_of(tmp_path), SPLIT, {})).startswith(
-        f"{run.path} holds a run already"
+    assert message_of(lambda: Run.create(run.path, config_of(tmp_path), SPLIT, {})).startswith(
+        f"{run.path} already holds a run"
     )
     (run.path / CONFIG).unlink()
     (run.path / "cache").mkdir()
@@ -215,14 +223,19 @@ def test_a_used_folder_is_refused_and_one_that_never_became_a_run_is_not(run: Ru
     refuse_used(tmp_path / "new")
 
 
-def test_files_of_others_are_never_mixed_with_a_run(tmp_path: Path) -> None:
+def test_a_run_is_never_mixed_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    assert told(refuse_used, tmp_path) == f"{tmp_path} is not empty and holds no run: name another folder with -o RUN"
+    assert (
+        message_of(refuse_used, tmp_path)
+        == f"{tmp_path} is not empty and is not a run folder: name another folder with -o RUN"
+    )
     for path in (tmp_path / "thesis.tex", tmp_path / "thesis.tex" / "run"):
-        assert told(refuse_used, path) == f"{tmp_path}/thesis.tex is a file: name a folder with -o RUN"
+        assert message_of(refuse_used, path) == f"{tmp_path}/thesis.tex is a file: name a folder with -o RUN"
 
 
-def test_a_run_killed_before_its_config_was_written_is_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_killed_before_its_config_was_written_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def die(*_) -> None:
         raise KeyboardInterrupt
 
@@ -234,38 +247,3 @@ def test_a_run_killed_before_its_config_was_written_is_no_run(tmp_path: Path, mo
     monkeypatch.undo()
     Run.create(tmp_path / "run", config_of(tmp_path), SPLIT, {})
     assert json.loads((tmp_path / "run" / SPLITS).read_text()) == SPLIT
-
-
-# the cases of a run or a config
-
-
-def write_cases(root: Path, *names: str) -> None:
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (root / folder / f"{name}.png").touch()
-
-
-def test_the_cases_of_a_run_are_those_held_out_unless_asked_otherwise(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b", "c", "d")
-    assert [case.id for case in cases_of(run.path).cases] == ["c"]
-    assert [case.id for case in cases_of(run.path, "train").cases] == ["a"]
-    assert [case.id for case in cases_of(run.path, "all").cases] == ["a", "b", "c"]
-    write_json(run.path / SPLITS, {**SPLIT, "test": []})
-    assert cases_of(run.path).part == "validation"
-    assert told(cases_of, run.path, "test") == f"{run.path} has no test cases; it has train, validation"
-    assert told(cases_of, run.path, "tset") == "--split tset: valid are test, validation, train and all"
-
-
-def test_cases_of_a_run_that_are_gone_are_told(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b")
-    assert told(cases_of, run.path) == f"{run.path}: its cases c are not in {tmp_path / 'data'} any more"
-
-
-def test_a_config_is_split_as_training_would(run: Run, tmp_path: Path) -> None:
-    write_cases(tmp_path / "data", "a", "b", "c")
-    path = tmp_path / "x.yaml"
-    path.write_text((run.path / CONFIG).read_text())
-    found = cases_of(path)
-    assert (str(found), [case.id for case in found.cases]) == (f"the test cases of {path} (1)", ["c"])
-    assert found.config == load_config(path)

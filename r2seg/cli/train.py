@@ -1,14 +1,19 @@
-"""``r2seg-train``: a run from a config."""
+"""``r2seg-train``: trains a network from a config and leaves a run folder."""
 
 from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from r2seg.run import Run
 
 
 @command
@@ -18,7 +23,7 @@ def train(
     ],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="RUN", help="Run folder; runs/<config name> where it is left out."),
+        typer.Option("-o", "--output", metavar="RUN", help="Run folder. [default: runs/<name of the config>]"),
     ] = None,
     overrides: Annotated[
         list[str] | None,
@@ -26,17 +31,17 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change a key of the config: --set training.max_epochs=5. Repeatable."
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run after its last complete epoch.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run after its last complete epoch.")] = False,
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check config and data, try one batch, print the plan and stop.")
+        bool, typer.Option("--dry-run", help="Check config and data, try two training steps, print the plan and stop.")
     ] = False,
 ) -> None:
     """Train a network from a config and leave a run folder that r2seg-infer takes.
 
-    Shows loss, validation Dice and time left; ends with Dice and IoU of the best checkpoint. Ctrl-C or a crash loses at most
-    the current epoch: --resume goes on.
+    Shows loss, validation Dice and time left, and at the end Dice and IoU of the best checkpoint. Ctrl-C or a crash loses at
+    most the current epoch: run the same command again with --resume.
 
     Example: r2seg-train configs/lung_r2unet.yaml --set training.max_epochs=5
     """
@@ -65,14 +70,31 @@ def train(
         progress.close()
         # With the same overrides: without them it would be another config.
         words = [str(config), "-o", str(run_path), *(word for text in overrides or () for word in ("--set", text))]
-        say(f"stopped; go on with: {shlex.join(['r2seg-train', *words, '--resume'])}", error=True)
+        say(f"stopped; continue with: {shlex.join(['r2seg-train', *words, '--resume'])}", error=True)
         raise typer.Exit(130) from None
     finally:
         progress.close()
 
-    from r2seg.training.summary import next_commands, results_table
-
-    open_console().print(results_table(run))
+    open_console().print(_results_table(run))
     say(f"run folder: {run.path}")
-    for line in next_commands(run):
-        say(f"next: {line}")
+    path = shlex.quote(str(run.path))
+    part = "test" if run.splits["test"] else "validation"
+    say(f"next: r2seg-infer {path} --split {part} -o predictions")
+    say(f"next: r2seg-evaluate predictions {path} -o report")
+
+
+def _results_table(run: Run) -> Table:
+    """Dice and IoU per part and label of a finished run."""
+    from rich.table import Table
+
+    manifest = run.manifest
+    best = manifest["best"]
+    table = Table(title=f"{run.config.name}: best checkpoint, epoch {best['epoch']}", title_justify="left")
+    for column in ("cases", "label", "Dice", "IoU", "scored"):
+        table.add_column(column, justify="left" if column in ("cases", "label") else "right")
+    for part, scores in manifest["results"].items():
+        for label, score in scores.items():
+            numbers = ["-" if score[name] is None else f"{score[name]:.4f}" for name in ("dice", "iou")]
+            empty = f" ({score['num_empty']} empty)" if score["num_empty"] else ""
+            table.add_row(part, label, *numbers, f"{score['num_scored']}{empty}")
+    return table

@@ -1,61 +1,104 @@
-"""Losses on logits, in float32, with ignored pixels left out."""
+"""Losses on logits, in float32, with ignored pixels left out: their parts, and the table of names that a config may give.
+
+A new loss is a function here, an entry of ``LOSSES``, and its name in ``training.loss`` of the config schema.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from r2seg.data.images import IGNORE
+from r2seg.errors import UserError
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Logits and the reference they are compared with, in the forms that the parts of a loss need.
+
+    Attributes:
+        logits: (B, channels, *S) float32.
+        index: Class indices (B, *S) int64; 0 where the reference is unknown.
+        target: Mask of each label (B, K, *S).
+        known: Where the reference is known (B, *S).
+        output: "softmax" (K + 1 channels, background first) or "sigmoid" (K channels).
+    """
+
+    logits: Tensor
+    index: Tensor
+    target: Tensor
+    known: Tensor
+    output: str
+
+    @classmethod
+    def of(cls, logits: Tensor, label: Tensor, output: str) -> Scored:
+        """Of logits in any precision and class indices (B, *S) of any integer type, ``IGNORE`` where unknown."""
+        known = label != IGNORE
+        index = torch.where(known, label, 0).long()
+        num_labels = logits.shape[1] - (output == "softmax")
+        target = torch.stack([index == k for k in range(1, num_labels + 1)], dim=1)
+        return cls(logits.float(), index, target, known, output)
+
+
+def cross_entropy(scored: Scored) -> Tensor:
+    """Mean cross-entropy over the known pixels; for sigmoid outputs binary, and the mean over the labels too."""
+    if scored.output == "softmax":
+        each = F.cross_entropy(scored.logits, scored.index, reduction="none")
+    else:
+        each = F.binary_cross_entropy_with_logits(scored.logits, scored.target.float(), reduction="none").mean(1)
+    return (each * scored.known).sum() / scored.known.sum().clamp(min=1)
+
+
+def soft_dice(scored: Scored, smooth: float = 1.0) -> Tensor:
+    """Soft Dice loss of a label over the whole batch; the mean over the labels, without background.
+
+    1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s),  p the probability, y the reference, s = ``smooth`` in pixels, which keeps
+    the gradient finite where a batch has none of the label. Milletari et al., 3DV 2016, without the squares.
+    """
+    probabilities = scored.logits.softmax(1)[:, 1:] if scored.output == "softmax" else scored.logits.sigmoid()
+    over = [0, *range(2, probabilities.ndim)]
+    inside = scored.known[:, None]
+    overlap = (probabilities * (scored.target & inside)).sum(over)
+    total = (probabilities * inside).sum(over) + (scored.target & inside).sum(over)
+    return (1 - (2 * overlap + smooth) / (total + smooth)).mean()
+
+
+# Name in a config -> parts that are summed.
+LOSSES: dict[str, tuple[Callable[[Scored], Tensor], ...]] = {
+    "dice_ce": (cross_entropy, soft_dice),
+    "ce": (cross_entropy,),
+    "dice": (soft_dice,),
+}
+
+OUTPUTS = ("softmax", "sigmoid")
 
 
 class SegmentationLoss(nn.Module):
-    """Cross-entropy, soft Dice, or their sum.
-
-    Soft Dice of a label over the whole batch:  1 - (2 sum(p y) + s) / (sum(p) + sum(y) + s),  p the probability, y the
-    reference; the mean over the labels, background left out (Milletari et al., 3DV 2016, without the squares). s = 1 keeps
-    the gradient finite where a batch has none of the label. Cross-entropy is the mean over pixels (binary for sigmoid: the
-    mean over pixels and labels).
+    """The sum of a named loss's parts.
 
     Args:
-        kind: "dice_ce", "ce" or "dice".
+        kind: One of `LOSSES`: "dice_ce", "ce" or "dice".
         output: "softmax" (K + 1 channels, background first) or "sigmoid" (K channels).
-        smooth: The s above, in pixels.
 
     Shape: logits (B, channels, *S), label (B, *S) of class indices, ``IGNORE`` where nothing is known -> a scalar.
+
+    Raises:
+        UserError: The loss or the output is unknown.
     """
 
-    def __init__(self, kind: str, output: str, smooth: float = 1.0) -> None:
+    def __init__(self, kind: str, output: str) -> None:
         super().__init__()
-        self.kind = kind
+        if kind not in LOSSES:
+            raise UserError(f"training.loss {kind!r} is unknown: valid are {', '.join(LOSSES)}")
+        if output not in OUTPUTS:
+            raise UserError(f"network.output {output!r} is unknown: valid are {', '.join(OUTPUTS)}")
+        self.parts = LOSSES[kind]
         self.output = output
-        self.smooth = smooth
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        logits = logits.float()
-        known = label != IGNORE
-        first = 1 if self.output == "softmax" else 0
-        num_labels = logits.shape[1] - first
-        index = torch.where(known, label, 0).long()
-        target = torch.stack([index == k for k in range(1, num_labels + 1)], dim=1)
-        loss = logits.new_zeros(())
-        if self.kind != "dice":
-            loss = loss + self._cross_entropy(logits, index, target, known)
-        if self.kind != "ce":
-            probabilities = logits.softmax(1)[:, 1:] if self.output == "softmax" else logits.sigmoid()
-            loss = loss + self._dice(probabilities, target, known)
-        return loss
-
-    def _cross_entropy(self, logits: Tensor, index: Tensor, target: Tensor, known: Tensor) -> Tensor:
-        if self.output == "softmax":
-            each = F.cross_entropy(logits, index, reduction="none")
-        else:
-            each = F.binary_cross_entropy_with_logits(logits, target.float(), reduction="none").mean(1)
-        return (each * known).sum() / known.sum().clamp(min=1)
-
-    def _dice(self, probabilities: Tensor, target: Tensor, known: Tensor) -> Tensor:
-        over = [0, *range(2, probabilities.ndim)]
-        inside = known[:, None]
-        overlap = (probabilities * (target & inside)).sum(over)
-        total = (probabilities * inside).sum(over) + (target & inside).sum(over)
-        return (1 - (2 * overlap + self.smooth) / (total + self.smooth)).mean()
+        scored = Scored.of(logits, label, self.output)
+        return torch.stack([part(scored) for part in self.parts]).sum()

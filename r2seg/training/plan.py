@@ -1,4 +1,4 @@
-"""What a training would do: everything is checked and one batch is tried, nothing is kept."""
+"""A dry run of a training: everything is checked, two steps are tried, and nothing is kept."""
 
 from __future__ import annotations
 
@@ -10,20 +10,36 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ignite.engine import Engine, Events
 
-from r2seg.config import Config, build_configured_network
-from r2seg.data.cache import cache_cases
+from r2seg.config import Config
 from r2seg.data.cases import find_cases
-from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
-from r2seg.devices import autocast, autocast_dtype
-from r2seg.training.losses import SegmentationLoss
-from r2seg.training.preparation import check_cached
+from r2seg.errors import counted, some
+from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
+from r2seg.training.cases import TrainingCases, cache_parts
+from r2seg.training.progress import TrainingProgress
 
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """The figures of a dry run; its text is the page that is printed."""
+    """The figures of a dry run; ``str`` gives the page that is printed.
+
+    Attributes:
+        name: The config's name.
+        parts: Ids of the cases of each part.
+        shapes: Sizes of the working grids, such as "512x512x120".
+        label_shares: Label -> share of the voxels of the training cases, 0 to 1.
+        network: Name of the network.
+        num_parameters: Of the network.
+        windows_per_epoch: Whole batches, so at least ``sampling.windows_per_epoch``.
+        steps_per_epoch: Batches per epoch.
+        max_epochs: Epochs.
+        batch_shape: (B, C, *window).
+        first_loss: Loss of the first step.
+        seconds_per_step: Forward, backward and update, without drawing the batch.
+        memory: Peak of the memory, in words.
+    """
 
     name: str
     parts: dict[str, list[str]]
@@ -42,8 +58,7 @@ class TrainingPlan:
     def __str__(self) -> str:
         lines = [f"plan of {self.name}: config and data are sound; nothing was written"]
         for part, ids in self.parts.items():
-            shown = ", ".join(ids[:6]) + (f" and {len(ids) - 6} more" if len(ids) > 6 else "")
-            lines.append(f"  {part:<11}{len(ids)} cases: {shown}" if ids else f"  {part:<11}none")
+            lines.append(f"  {part:<11}{counted(len(ids), 'case')}: {some(ids, 6)}" if ids else f"  {part:<11}none")
         lines.append(f"  {'grids':<11}{', '.join(self.shapes[:6])}{' …' if len(self.shapes) > 6 else ''}")
         shares = ", ".join(f"{label} {share:.2%}" for label, share in self.label_shares.items())
         lines.append(f"  {'labels':<11}{shares} of the training voxels")
@@ -62,46 +77,33 @@ class TrainingPlan:
 
 
 def plan_training(config: Config, device: torch.device) -> TrainingPlan:
-    """Reads every case, builds the network and runs two batches forward and backward (the second one is timed).
+    """Reads every case, assembles the training as ``train`` does, and runs two steps of it (the second one is timed).
 
     Raises:
         UserError: What ``train`` would refuse.
     """
-    cases = find_cases(config.data)
-    parts = split_cases(cases, config.data.split, config.seed)
+    parts = split_cases(find_cases(config.data), config.data.split, config.seed)
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
-        everything = cache_cases([case for members in parts.values() for case in members], config, Path(folder))
-        by_id = {case.id: case for case in everything}
-        cached = {part: [by_id[case.id] for case in members] for part, members in parts.items()}
-        facts = check_cached(cached, config)
-        network = build_configured_network(config, facts["in_channels"]).to(device)
-        sampler = WindowSampler(
-            cached["train"], config.window, config.sampling, config.augmentation, seed=config.seed, device=device
-        )
-        loss_function = SegmentationLoss(config.training.loss, config.network.output)
-        dtype = autocast_dtype(device, config.training.precision, trains_dims=config.spatial_dims)
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        for step in range(2):
-            batch = sampler.batch(0, step)
-            begin = time.perf_counter()
-            with autocast(device, dtype):
-                logits = network(batch["image"])
-            loss = loss_function(logits, batch["label"])
-            loss.backward()
-            first_loss = loss.item()
-            seconds = time.perf_counter() - begin
+        cases = TrainingCases.of(cache_parts(parts, config, Path(folder)), config)
+        with explained_out_of_memory(config, device):
+            assembly = assemble(config, cases, device, TrainingProgress())
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            first_loss, seconds = _try_two_steps(assembly)
         voxels = np.zeros(len(config.data.labels) + 1)
-        for case in cached["train"]:
+        for case in cases.parts["train"]:
             voxels += np.bincount(case.label.reshape(-1), minlength=256)[: len(voxels)]
     if device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on {device} at the peak"
     else:
         memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB in the process at the peak"
+    sampler, network = assembly.sampler, assembly.network
     return TrainingPlan(
         name=config.name,
-        parts={part: [case.id for case in members] for part, members in parts.items()},
-        shapes=tuple(sorted({"x".join(map(str, case.grid.shape)) for case in everything})),
+        parts=cases.ids,
+        shapes=tuple(
+            sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})
+        ),
         label_shares={
             name: float(count / voxels.sum()) for name, count in zip(config.data.labels, voxels[1:], strict=True)
         },
@@ -110,8 +112,33 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         windows_per_epoch=sampler.steps_per_epoch * config.window.batch_size,
         steps_per_epoch=sampler.steps_per_epoch,
         max_epochs=config.training.max_epochs,
-        batch_shape=tuple(batch["image"].shape),
+        batch_shape=(config.window.batch_size, cases.in_channels, *config.window.size),
         first_loss=first_loss,
         seconds_per_step=seconds,
         memory=memory,
     )
+
+
+def _try_two_steps(assembly: Assembly) -> tuple[float, float]:
+    """Loss of the first training step, and seconds of the second one."""
+    batches = [assembly.sampler.batch(0, step) for step in range(2)]
+    trainer = assembly.make_trainer(batches, epochs=1, steps_per_epoch=len(batches))
+    losses: list[float] = []
+    seconds: list[float] = []
+
+    def now() -> float:
+        if assembly.device.type == "cuda":
+            torch.cuda.synchronize(assembly.device)
+        return time.perf_counter()
+
+    @trainer.on(Events.ITERATION_STARTED)
+    def before_step() -> None:
+        seconds.append(-now())
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def after_step(engine: Engine) -> None:
+        seconds[-1] += now()
+        losses.append(engine.state.output["loss"])
+
+    trainer.run()
+    return losses[0], seconds[-1]

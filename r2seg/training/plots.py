@@ -1,4 +1,4 @@
-"""Pictures of a run for people to look at: its course, and what it predicts on held-out cases."""
+"""Pictures of a run: its metrics by epoch, and what it predicts on held-out cases."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from r2seg.data.cache import PLANES, CachedCase
+from r2seg.data.cache import CachedCase
 from r2seg.data.images import IGNORE
+from r2seg.data.preprocessing import PLANES
 from r2seg.files import write_atomically
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish too.
 _REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
 
 
@@ -48,15 +49,15 @@ def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 @dataclass(frozen=True)
 class Panel:
-    """One slice of a case to be shown: the one with most reference in it, upright.
+    """One slice of a case to be shown: the one with the most reference pixels, upright.
 
     Attributes:
         title: Case and score.
-        dice: Mean Dice of the case over its labels; NaN where it has none.
+        dice: Mean Dice of the case over its labels; NaN if no label can be scored.
         picture: Grey (rows, columns) or colour (rows, columns, 3), 0 to 1.
         reference: Mask of all labels (rows, columns).
-        prediction: Likewise.
-        aspect: A pixel's height over its width.
+        prediction: Mask of all predicted labels (rows, columns).
+        aspect: Height of a pixel divided by its width.
     """
 
     title: str
@@ -68,13 +69,13 @@ class Panel:
 
 
 def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) -> Panel:
-    """The panel of a case. Slices have anterior or superior up and, as radiologists see them, the patient's right on the left.
+    """The panel of a case, with anterior or superior up and, as radiologists view them, the patient's right on the left.
 
     Args:
         case: The case.
         prediction: Class indices (*S) on its oriented grid.
         dice: Mean Dice over its labels.
-        plane: Plane of a volume's slices; pictures have none and ignore it.
+        plane: Plane of a volume's slices; ignored for pictures.
     """
     title = case.id if math.isnan(dice) else f"{case.id}  Dice {dice:.3f}"
     reference = (case.reference > 0) & (case.reference != IGNORE)
@@ -85,7 +86,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
         return Panel(title, dice, _to_grey_range(picture), reference, prediction)
     axis = PLANES[plane]
     index = int(reference.sum(tuple(other for other in range(3) if other != axis)).argmax())
-    old, new = case.grid.oriented_shape, case.grid.shape  # the reference's grid and the image's
+    old, new = case.grid.oriented_shape, case.grid.shape  # of the reference, of the image
     working = int((index + 0.5) / old[axis] * new[axis])
     parts = [slice(None), *(slice(working, working + 1) if other == axis else slice(None) for other in range(3))]
     picture = case.prepared[tuple(parts)].numpy()[0].take(0, axis=axis)

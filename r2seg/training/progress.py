@@ -1,4 +1,4 @@
-"""What a person sees while a training runs: a live bar on a terminal, one plain line an epoch elsewhere."""
+"""What a person sees while a training runs: a live bar on a terminal, one plain line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from r2seg.inference.progress import Bar
 
 
 class TrainingProgress:
-    """Told of everything that happens; shows nothing. The base of those that show."""
+    """Receives everything that happens and shows nothing: the base class of those that show it."""
 
     def message(self, text: str) -> None:
-        """A line worth reading."""
+        """A line of text."""
 
     def preparing(self, done: int, total: int) -> None:
         """Cases preprocessed so far."""
 
     def training(self, epoch: int, max_epochs: int, step: int, steps: int, loss: float) -> None:
-        """A step is done; the loss is the epoch's mean so far."""
+        """A step is done; ``loss`` is the epoch's mean so far."""
 
     def validating(self, done: int, total: int) -> None:
         """Cases validated so far."""
 
     def epoch(self, row: Mapping[str, Any], max_epochs: int, is_best: bool) -> None:
-        """An epoch is over; the row is that of metrics.csv."""
+        """An epoch is done; ``row`` is that of metrics.csv."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """Ends the display."""
 
 
 def epoch_line(row: Mapping[str, Any], max_epochs: int, is_best: bool, seconds_left: float | None) -> str:
-    """One line that tells an epoch."""
+    """One line about an epoch: its loss, scores, duration and the time left."""
     parts = [f"epoch {row['epoch']:>{len(str(max_epochs))}}/{max_epochs}", f"loss {row['loss']:.4f}"]
     if row.get("validation_dice") is not None:
         parts.append(
@@ -55,7 +55,7 @@ def clock(seconds: float) -> str:
 
 
 class _SecondsLeft:
-    """Time left from the mean of the epochs so far."""
+    """Estimates the time left from the mean duration of the epochs of this session."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
@@ -67,13 +67,13 @@ class _SecondsLeft:
 
 
 class PlainProgress(TrainingProgress):
-    """One line an epoch: for files, pipes and job logs."""
+    """One line per epoch: for files, pipes and job logs."""
 
-    tells_time_left = True
+    shows_time_left = True
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        self.left: _SecondsLeft | None = None
+        self.left = _SecondsLeft()
 
     def message(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -81,20 +81,17 @@ class PlainProgress(TrainingProgress):
     def preparing(self, done: int, total: int) -> None:
         if done == total:
             self.message(f"{total} cases preprocessed")
-            self.left = _SecondsLeft()
-
-    def training(self, epoch: int, max_epochs: int, step: int, steps: int, loss: float) -> None:
-        self.left = self.left or _SecondsLeft()
+            self.left = _SecondsLeft()  # preprocessing does not count
 
     def epoch(self, row: Mapping[str, Any], max_epochs: int, is_best: bool) -> None:
-        left = self.left.after_epoch(row["epoch"], max_epochs) if self.left else None
-        self.message(epoch_line(row, max_epochs, is_best, left if self.tells_time_left else None))
+        left = self.left.after_epoch(row["epoch"], max_epochs)
+        self.message(epoch_line(row, max_epochs, is_best, left if self.shows_time_left else None))
 
 
 class LiveProgress(PlainProgress):
-    """A live bar below the lines of the epochs that are over."""
+    """A live bar below the lines of finished epochs."""
 
-    tells_time_left = False  # the bar does: the lines fit 80 columns
+    shows_time_left = False  # the bar shows it; the lines then fit 80 columns
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -120,12 +117,11 @@ class LiveProgress(PlainProgress):
         self._show("preprocessing", done, total, "cases")
 
     def training(self, epoch: int, max_epochs: int, step: int, steps: int, loss: float) -> None:
-        super().training(epoch, max_epochs, step, steps, loss)
         best = f"  best Dice {self.best:.4f}" if self.best is not None else ""
         done = epoch - 1 + step / steps
         spent = time.monotonic() - self.left.started
-        past = self.left.epochs + step / steps
-        left = f"  {clock(spent / past * (max_epochs - done))} left" if past > 0 else ""
+        epochs_here = self.left.epochs + step / steps
+        left = f"  {clock(spent / epochs_here * (max_epochs - done))} left" if epochs_here > 0 else ""
         self._show(f"epoch {epoch}/{max_epochs}", step, steps, f"loss {loss:.4f}{best}{left}")
 
     def validating(self, done: int, total: int) -> None:

@@ -18,7 +18,8 @@ from r2seg.evaluation.evaluate import evaluate
 from r2seg.evaluation.run_predictions import RunPredictions
 from r2seg.inference.segmenter import Segmenter, segment_prepared
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
-from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_validation_step
+from r2seg.metrics.ignite import CaseScores, MeanScore, PooledEvidence
+from r2seg.training.steps import make_validation_step
 from r2seg.training.train import train
 
 
@@ -103,5 +104,7 @@ def test_the_thresholds_of_a_run_are_those_of_its_validation_files(tiny_run: Pat
 def test_what_does_not_add_up_or_does_not_exist_is_refused():
     with pytest.raises(ValueError, match="surfaces does not add up over cases"):
         PooledEvidence("surfaces")
-    with pytest.raises(ValueError, match="'dise' is no measure; there are dice, iou"):
+    with pytest.raises(ValueError, match="'surface' is not a family of measures; valid are counts, volumes"):
+        PooledEvidence("surface")
+    with pytest.raises(ValueError, match="'dise' is not a measure; valid are dice, iou"):
         MeanScore("dise")

@@ -226,7 +226,7 @@ def test_batch_size_does_not_change_the_labels(tiny_run: Path, tiny_volumes: Pat
 
 
 def test_a_folder_that_is_no_run_is_told_with_runs_near_it(tiny_run: Path) -> None:
-    with pytest.raises(UserError, match=rf"is no run.*runs near it: .*{tiny_run.name}"):
+    with pytest.raises(UserError, match=rf"is not a run folder.*runs nearby: .*{tiny_run.name}"):
         Segmenter.from_run(tiny_run.parent, "cpu")
 
 

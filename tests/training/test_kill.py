@@ -1,4 +1,4 @@
-"""kill -9 at any moment: whatever lies in the run folder can be read, and the run goes on to the very same weights."""
+"""kill -9 at any moment: every file in the run folder can be read, and the resumed run reaches the very same weights."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ NUM_KILLS = 10
 
 
 def newest_change(folder: Path) -> int:
-    """When anything in a run folder was written last, in ns; 0 where there is none."""
+    """When anything in a run folder was last written, in ns; 0 if there is none."""
     found = 0
     for path in [folder, *folder.glob("*")]:
         try:
             found = max(found, path.stat().st_mtime_ns)
-        except FileNotFoundError:  # renamed meanwhile
+        except FileNotFoundError:  # renamed in the meantime
             continue
     return found
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_a_run_goes_on_and_no_checkpoint_is_broken(tmp_path: Path) -> None:
+def test_killed_at_any_moment_a_run_can_be_resumed_and_no_checkpoint_is_broken(tmp_path: Path) -> None:
     write_volumes(tmp_path / "data")
     write_config(tmp_path / "config.yaml", tmp_path / "data", training={"max_epochs": 150})
     command = [

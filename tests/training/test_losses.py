@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from typing import get_args
 
 import pytest
 import torch
 import torch.nn.functional as F
 from monai.losses import DiceCELoss, DiceLoss
 
+from r2seg.config.schema import Network, Training
 from r2seg.data.images import IGNORE
-from r2seg.training.losses import SegmentationLoss
+from r2seg.errors import UserError
+from r2seg.training.losses import LOSSES, OUTPUTS, Scored, SegmentationLoss, soft_dice
 
-KINDS = ("dice_ce", "ce", "dice")
-OUTPUTS = ("softmax", "sigmoid")
+KINDS = tuple(LOSSES)
 
 
 def batch(output: str = "softmax", size=(6, 7), num_labels: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
@@ -29,7 +31,7 @@ def test_soft_dice_is_the_equation_by_hand() -> None:
     logits[0, 1, 1, 1] = -1e4
     label = torch.tensor([[[1, 1], [0, 0]]])
     # overlap 1, sum of p 1.5, sum of y 2
-    assert SegmentationLoss("dice", "softmax", smooth=0)(logits, label).item() == pytest.approx(1 - 2 / 3.5)
+    assert soft_dice(Scored.of(logits, label, "softmax"), smooth=0).item() == pytest.approx(1 - 2 / 3.5)
     assert SegmentationLoss("dice", "softmax")(logits, label).item() == pytest.approx(1 - 3 / 4.5)
 
 
@@ -142,3 +144,15 @@ def test_labels_may_be_bytes() -> None:
     logits, label = batch()
     loss = SegmentationLoss("dice_ce", "softmax")
     assert torch.equal(loss(logits, label.byte()), loss(logits, label))
+
+
+def test_the_config_offers_the_losses_and_outputs_of_the_tables() -> None:
+    assert get_args(Training.model_fields["loss"].annotation) == tuple(LOSSES)
+    assert get_args(Network.model_fields["output"].annotation) == OUTPUTS
+
+
+def test_an_unknown_loss_or_output_is_refused_with_the_valid_ones() -> None:
+    with pytest.raises(UserError, match=r"^training\.loss 'focal' is unknown: valid are dice_ce, ce, dice$"):
+        SegmentationLoss("focal", "softmax")
+    with pytest.raises(UserError, match=r"^network\.output 'tanh' is unknown: valid are softmax, sigmoid$"):
+        SegmentationLoss("ce", "tanh")

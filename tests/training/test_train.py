@@ -1,4 +1,4 @@
-"""Training: what a run holds, that it learns, that it can be stopped anywhere, and what stops it."""
+"""Training: what a run holds, that it learns, that it can be stopped and resumed anywhere, and what it refuses."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from tiny import write_config, write_pictures, write_volumes
 from r2seg.config import Config, load_config
 from r2seg.errors import UserError
 from r2seg.metrics.catalogue import MEASURES
-from r2seg.run import BEST, LAST, Run
-from r2seg.training import train as train_module
-from r2seg.training.engines import step_seed
-from r2seg.training.optimization import learning_rate_factor
-from r2seg.training.plan import plan_training
+from r2seg.run import BEST, CONFIG, LAST, Run
+from r2seg.training import assembly as assembly_module
 from r2seg.training.progress import TrainingProgress
+from r2seg.training.steps import step_seed
 from r2seg.training.train import train
 
 
@@ -109,7 +107,7 @@ def test_killed_before_the_first_epoch_it_begins_again(tiny_volumes: Path, tmp_p
 
 
 def test_a_second_run_over_the_first_is_refused(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds a run already.*--resume.*-o"):
+    with pytest.raises(UserError, match=r"already holds a run.*--resume.*-o"):
         train(config_of(tmp_path, tiny_volumes), tiny_run, device="cpu")
 
 
@@ -117,8 +115,10 @@ def test_resuming_with_another_config_is_refused_with_its_keys(
     tiny_run: Path, tiny_volumes: Path, tmp_path: Path
 ) -> None:
     other = config_of(tmp_path, tiny_volumes, training={"learning_rate": 0.02, "max_epochs": 20})
+    before = (tiny_run / CONFIG).read_text()
     with pytest.raises(UserError, match=r"training\.learning_rate \(0\.01, now 0\.02\)"):
         train(other, tiny_run, device="cpu", resume=True)
+    assert (tiny_run / CONFIG).read_text() == before
 
 
 def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Path) -> None:
@@ -127,20 +127,20 @@ def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Pa
         config_of(tmp_path, tiny_volumes, training={"max_epochs": 2}), tmp_path / "run", device="cpu", resume=True
     )
     assert run.manifest["epochs"] == 2
-    assert Run.open(run.path).config.training.max_epochs == 2
+    assert run.config.training.max_epochs == Run.open(run.path).config.training.max_epochs == 2
 
 
-def test_a_loss_that_is_not_finite_stops_with_epoch_case_and_remedy(
+def test_a_loss_that_is_not_finite_stops_with_epoch_cases_and_remedy(
     tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Breaks(train_module.SegmentationLoss):
+    class Breaks(assembly_module.SegmentationLoss):
         calls = 0
 
         def forward(self, logits, label):
             Breaks.calls += 1
             return super().forward(logits, label) * (float("nan") if Breaks.calls == 5 else 1.0)
 
-    monkeypatch.setattr(train_module, "SegmentationLoss", Breaks)
+    monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
     with pytest.raises(
         UserError, match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate"
     ):
@@ -215,10 +215,10 @@ def test_a_validation_set_without_foreground_is_refused(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Image(np.zeros(empty.shape, np.uint8), empty.affine), root / "labels/case_2.nii.gz")
     with pytest.raises(UserError, match="no validation case holds the label ball"):
         train(config_of(tmp_path, root), tmp_path / "run", device="cpu")
-    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run").exists()
 
 
-def test_every_bad_label_is_told_before_anything_is_built(tmp_path: Path) -> None:
+def test_every_bad_label_is_reported_and_the_good_cases_stay_preprocessed(tmp_path: Path) -> None:
     root = write_volumes(tmp_path / "data")
     for name in ("case_0", "case_2"):
         label = nib.load(root / f"labels/{name}.nii.gz")
@@ -228,6 +228,8 @@ def test_every_bad_label_is_told_before_anything_is_built(tmp_path: Path) -> Non
     lines = str(caught.value).splitlines()
     assert len(lines) == 2
     assert "case_0" in lines[0] and "3 (" in lines[0] and "case_2" in lines[1]
+    assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["cache"]
+    assert len(list((tmp_path / "run/cache").iterdir())) == 2
 
 
 def test_mixed_channels_are_refused_with_both_cases(tmp_path: Path) -> None:
@@ -236,29 +238,8 @@ def test_mixed_channels_are_refused_with_both_cases(tmp_path: Path) -> None:
     root = write_pictures(tmp_path / "data")
     Image.open(root / "images/case_1.png").convert("L").save(root / "images/case_1.png")
     config = config_of(tmp_path, root, window={"plane": None}, preprocessing={"intensity": {"kind": "unit"}})
-    with pytest.raises(UserError, match="case_1 has 1 channels and case case_0 has 3"):
+    with pytest.raises(UserError, match="case_1 has 1 channel and case case_0 has 3"):
         train(config, tmp_path / "run", device="cpu")
-
-
-def test_learning_rate_warms_up_then_falls_to_a_hundredth() -> None:
-    factor = learning_rate_factor(warmup_epochs=1, max_epochs=10, steps_per_epoch=10)
-    assert [factor(0), factor(4)] == pytest.approx([1 / 11, 5 / 11])
-    assert factor(10) == pytest.approx(1.0)
-    assert factor(55) == pytest.approx(0.01 + 0.99 / 2)
-    assert factor(100) == pytest.approx(0.01)
-
-
-def test_a_dry_run_plans_and_writes_nothing(
-    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    config = load_config(write_config(tmp_path / "config.yaml", tiny_volumes))
-    plan = plan_training(config, torch.device("cpu"))
-    assert (plan.steps_per_epoch, plan.windows_per_epoch, plan.batch_shape) == (3, 12, (4, 1, 16, 16))
-    assert plan.parts["test"] == ["case_3"]
-    for part in ("2 cases: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
-        assert part in str(plan)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml"]
 
 
 def test_training_starts_from_the_weights_of_a_run(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
