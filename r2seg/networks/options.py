@@ -13,55 +13,56 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from r2seg.errors import closest
 
-SIZES = (
-    "spatial_dims",
-    "in_channels",
-    "out_channels",
-)  # what every network is built from; all else are its own options
+# What every network is built from; all else are its own options.
+SIZES = ("spatial_dims", "in_channels", "out_channels")
 
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
-def takes_options_of(base: type) -> Callable[[Constructor], Constructor]:
-    """Return a decorator for a constructor that passes its ``**options`` on to that of ``base``: its signature names them.
+def takes_options_of(*makers: type) -> Callable[[Constructor], Constructor]:
+    """Return a decorator for a constructor that passes its ``**options`` on to other classes: its signature then names them.
 
-    Options are the keyword-only arguments. They come in the order of ``base``, with its types and defaults unless the
-    decorated constructor states its own; options that ``base`` does not have follow. A ``**options`` of ``base`` itself is
-    left out: what to give there is for the decorated constructor to decide. Only ``__signature__`` and ``__annotations__``
-    are set; a call does what it did.
+    Options are the keyword-only arguments. They come in the order of ``makers``, with the type and default of the first that has
+    them, unless the decorated constructor states its own; options that only this one has follow. A ``**options`` of a maker
+    itself is left out: what to give there is for the decorated constructor to decide. Only ``__signature__`` and
+    ``__annotations__`` are set; a call does what it did.
     """
 
     def decorate(init: Constructor) -> Constructor:
-        sizes, options, hints = [], {}, {}
-        for maker in (base.__init__, init):
-            types_of = get_type_hints(maker)
-            parameters = [
-                parameter.replace(annotation=types_of.get(parameter.name, inspect.Parameter.empty))
-                for parameter in inspect.signature(maker).parameters.values()
-                if parameter.kind is not inspect.Parameter.VAR_KEYWORD
-            ]
-            sizes = [parameter for parameter in parameters if parameter.kind is not inspect.Parameter.KEYWORD_ONLY]
-            options |= {each.name: each for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
-        parameters = [*sizes, *options.values()]
-        hints = {each.name: each.annotation for each in parameters if each.annotation is not inspect.Parameter.empty}
-        init.__annotations__ = hints | {"return": None}
-        init.__signature__ = inspect.Signature(parameters, return_annotation=None)
+        own = _typed_parameters(init)
+        options: dict[str, inspect.Parameter] = {}
+        for maker in makers:
+            for parameter in _typed_parameters(maker.__init__):
+                if parameter.kind is parameter.KEYWORD_ONLY:
+                    options.setdefault(parameter.name, parameter)
+        options |= {parameter.name: parameter for parameter in own if parameter.kind is parameter.KEYWORD_ONLY}
+        sizes = [parameter for parameter in own if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        signature = inspect.Signature([*sizes, *options.values()], return_annotation=None)
+        typed = [each for each in signature.parameters.values() if each.annotation is not each.empty]
+        init.__annotations__ = {**{each.name: each.annotation for each in typed}, "return": None}
+        init.__signature__ = signature  # type: ignore[attr-defined]
         return init
 
     return decorate
 
 
+def _typed_parameters(function: Callable[..., object]) -> list[inspect.Parameter]:
+    """Return a function's parameters with types in place of text as annotations; ``self`` has none."""
+    hints = get_type_hints(function)
+    parameters = inspect.signature(function).parameters.values()
+    return [each.replace(annotation=hints.get(each.name, each.empty)) for each in parameters]
+
+
 def own_options(network: type) -> dict[str, inspect.Parameter]:
     """Return a class's own options: its constructor's signature without ``self`` and the three sizes that all networks share.
 
-    The parameters' annotations are types, not text.
+    The parameters' annotations are types, not text; ``Any`` if there is none.
     """
-    hints = get_type_hints(network.__init__)
-    parameters = list(inspect.signature(network.__init__).parameters.values())[1:]  # the first is self
+    parameters = _typed_parameters(network.__init__)[1:]  # the first is self
     return {
-        parameter.name: parameter.replace(annotation=hints.get(parameter.name, Any))
-        for parameter in parameters
-        if parameter.name not in SIZES
+        each.name: each.replace(annotation=Any) if each.annotation is each.empty else each
+        for each in parameters
+        if each.name not in SIZES
     }
 
 

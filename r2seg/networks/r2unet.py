@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from r2seg.networks.blocks import Recurrence
+from r2seg.networks.blocks import Unit
 from r2seg.networks.options import takes_options_of
 from r2seg.networks.unet import UNet
 
@@ -30,7 +30,7 @@ class R2UNet(UNet):
         ValueError: An option that does not fit; in ``forward``, an image that is too small, naming the least size.
     """
 
-    @takes_options_of(UNet)
+    @takes_options_of(UNet, Unit)
     def __init__(
         self,
         spatial_dims: int,
@@ -38,13 +38,10 @@ class R2UNet(UNet):
         out_channels: int,
         *,
         steps: int = 2,
-        recurrence: Recurrence = "separate",
-        norm_per_step: bool = True,
         residual: bool = True,
         **options: Any,
     ) -> None:
-        options |= {"steps": steps, "recurrence": recurrence, "norm_per_step": norm_per_step, "residual": residual}
-        super().__init__(spatial_dims, in_channels, out_channels, **options)
+        super().__init__(spatial_dims, in_channels, out_channels, steps=steps, residual=residual, **options)
 
 
 class RUNet(R2UNet):

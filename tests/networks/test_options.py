@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 
 from r2seg.networks import NETWORKS, R2UNet, RUNet, SegmentationNetwork, build_network, check_options, network_options
 from r2seg.networks.blocks import RecurrentConv, Unit
-from r2seg.networks.options import choose, takes_options_of
+from r2seg.networks.options import check_values, choose, own_options, takes_options_of
 
 UNET_OPTIONS = {
     "channels": (64, 128, 256, 512, 1024),
@@ -152,6 +152,16 @@ def test_a_unit_shows_the_options_of_its_layers():
     assert get_type_hints(Unit.__init__)["recurrence"] == Literal["separate", "shared"]
     with pytest.raises(TypeError, match="unexpected keyword argument 'stepz'"):
         Unit(2, 4, 4, stepz=1)
+
+
+def test_an_option_without_a_type_takes_any_value():
+    class Untyped:
+        def __init__(self, spatial_dims, in_channels, out_channels, *, width=3): ...
+
+    known = own_options(Untyped)
+    check_values("Untyped", known, {"width": "wide"})
+    with pytest.raises(ValueError, match=r"Untyped has no option 'widht' \(did you mean width\?\): it has width"):
+        check_values("Untyped", known, {"widht": 3})
 
 
 def test_a_choice_that_is_not_in_its_table_names_the_nearest_and_all():
