@@ -1,10 +1,10 @@
-"""The table of docs/networks.md: what each network weighs, costs and needs, computed, never typed.
+"""The table of docs/networks.md: parameters, cost and memory of each network, computed, never typed by hand.
 
     python benchmarks/network_table.py            # writes the table into docs/networks.md
     python benchmarks/network_table.py --print    # prints it
 
 Everything runs on the meta device: shapes and storages are real, numbers are not computed, so it takes seconds and no memory.
-A network added to ``NETWORKS`` appears by itself; its line in ``WORDS`` says what a program cannot know.
+A network added to ``NETWORKS`` appears in the table; its entry in ``WORDS`` says what cannot be computed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ WORDS = {
 
 
 class LiveStorages(TorchDispatchMode):
-    """Counts the bytes of all storages made within and still alive; ``peak_bytes`` is their highest sum.
+    """Counts the bytes of all storages created in its context and still alive; ``peak_bytes`` is their highest sum.
 
     Args:
         known: Tensors that do not count: parameters, gradients, buffers, inputs.
@@ -81,7 +81,7 @@ class LiveStorages(TorchDispatchMode):
 
 
 def count_activation_bytes(network: nn.Module, image: Tensor) -> int:
-    """Return the peak of one training step, forward and backward, less parameters, gradients, buffers and the image."""
+    """Return the peak of one training step, forward and backward, minus parameters, gradients, buffers and the image."""
     network.train()
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -103,7 +103,7 @@ def describe(name: str, label: str = "", **options) -> dict[str, str]:
     """Return one row: the network with its defaults or ``options``, 1 channel in, 2 out, one image of 256x256."""
     with torch.device("meta"):
         network = build_network(name, spatial_dims=2, in_channels=1, out_channels=2, **options)
-        # Two images where a normalization at one pixel needs them; memory is then halved.
+        # Two images, as a normalization at one pixel needs them; the memory is halved below.
         image = torch.empty(2, 1, *SIZE)
     paper, loads, choose = WORDS[name]
     megabytes = count_activation_bytes(network, image) / 2**20 / 2
@@ -149,13 +149,14 @@ def main() -> None:
     parser.add_argument(
         "--print", action="store_true", help="print the table instead of writing it into docs/networks.md"
     )
-    table = to_markdown(rows()) if parser.parse_args().print else None
-    if table:
+    print_only = parser.parse_args().print
+    table = to_markdown(rows())
+    if print_only:
         print(table)
         return
     before, rest = PAGE.read_text("utf-8").split(BEGIN)
     after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{to_markdown(rows())}\n{END}{after}", "utf-8")
+    PAGE.write_text(f"{before}{BEGIN}\n{table}\n{END}{after}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from r2seg.networks.blocks import Norm, choose, fit_to, make_conv, make_conv_layer, make_norm
-from r2seg.networks.torchvision_encoder import BackboneNetwork, TorchvisionEncoder
+from r2seg.networks.backbone_network import BackboneNetwork
+from r2seg.networks.blocks import Norm, fit_to, make_conv, make_conv_layer, make_norm
+from r2seg.networks.options import choose, takes_options_of
 
 
 class BackbonedUNet(BackboneNetwork):
-    """U-Net whose encoder is a classification backbone, pretrained if asked: the usual choice for small colour data sets.
+    """U-Net whose encoder is a classification backbone, pretrained if asked for: the usual choice for small colour data sets.
 
-    Each block of the decoder doubles the size, joins the backbone's map of that size where there is one, and convolves, up to
-    the image's own grid. Structure and defaults follow the public code of mkisantal/backboned-unet.
+    Each block of the decoder doubles the size, joins the backbone's map of that size if there is one, and convolves, up to
+    the image's own grid. Structure and defaults follow the public code of mkisantal/backboned-unet. Arguments, shape and errors
+    beyond these are described in :class:`~r2seg.networks.backbone_network.BackboneNetwork`.
 
     Args:
-        spatial_dims: 2.
-        in_channels: Channels of the image; a pretrained stem is adapted to them.
-        out_channels: Channels of the logits.
-        backbone: A torchvision name such as "resnet34", "vgg16_bn", "densenet121", "convnext_tiny", or "timm:NAME".
-        pretrained: Torchvision's ImageNet weights (fetched once), a local file with such, or none.
-        freeze_backbone: Train the decoder only; BatchNorm statistics of the backbone stay as well.
         decoder_channels: Width of each block, coarsest first, one for each halving down to the deepest map.
-        upsample: ``deconv``: transposed convolution (kernel 4), then one convolution. ``bilinear``, then two convolutions.
+        upsample: ``deconv``: transposed convolution (kernel 4), then one convolution. ``bilinear``: interpolation, then two
+            convolutions.
         decoder_norm: Normalization in the decoder.
         skips: Reductions whose maps join the decoder, such as [4, 8, 16]; None takes all, [] none.
-
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W), any size from ``least_size``.
-
-    Raises:
-        ValueError: An option that does not fit, or an image below ``least_size``.
     """
 
+    @takes_options_of(BackboneNetwork)
     def __init__(
         self,
         spatial_dims: int,
@@ -43,17 +36,13 @@ class BackbonedUNet(BackboneNetwork):
         out_channels: int,
         *,
         backbone: str = "resnet34",
-        pretrained: bool | str = False,
-        freeze_backbone: bool = False,
         decoder_channels: Sequence[int] = (256, 128, 64, 32, 16),
         upsample: Literal["deconv", "bilinear"] = "deconv",
         decoder_norm: Norm = "batch",
         skips: Sequence[int] | None = None,
+        **options: Any,
     ) -> None:
-        super().__init__(spatial_dims, in_channels, out_channels)
-        self.encoder = TorchvisionEncoder(
-            backbone, in_channels=in_channels, pretrained=pretrained, freeze=freeze_backbone
-        )
+        super().__init__(spatial_dims, in_channels, out_channels, backbone=backbone, **options)
         reductions = [rows for rows, _ in self.encoder.reductions]
         num_blocks = reductions[-1].bit_length() - 1
         if len(decoder_channels) != num_blocks:

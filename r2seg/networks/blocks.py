@@ -1,13 +1,13 @@
 """The pieces networks are made of: convolution layers, recurrent residual units, upsampling, the attention gate.
 
-Every piece works on 2 or 3 spatial axes and takes any size. How pieces make an encoder, a decoder or a network stands in
-the other modules of this room.
+Every piece works on 2 or 3 spatial axes and takes any size. How pieces make an encoder, a decoder or a network is in the
+other modules of this package.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from r2seg.networks.options import choose, takes_options_of
+
 Act = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "prelu"]
 Norm = Literal["batch", "instance", "group", "none"]
 Upsample = Literal["deconv", "nearest", "linear"]
 Recurrence = Literal["separate", "shared"]
 Skip = Literal["concat", "add"]
 
-# An activation whose gradient follows from its output may overwrite its input: one map less is kept for the backward pass.
+# An activation whose gradient follows from its output may overwrite its input: the backward pass then keeps one map fewer.
 _ACTS = {
     "relu": lambda inplace: nn.ReLU(inplace),
     "leaky_relu": lambda inplace: nn.LeakyReLU(0.01, inplace),
@@ -34,7 +36,7 @@ _ACTS = {
 
 
 def make_act(act: Act, *, inplace: bool = False) -> nn.Module:
-    """Return an activation; ``inplace`` is followed where the gradient allows it."""
+    """Return an activation; it works in place if ``inplace`` is set and its gradient allows it."""
     return choose("act", act, _ACTS)(inplace)
 
 
@@ -87,8 +89,8 @@ def make_upsample(
     Shape: (B, in_channels, *S) -> (B, out_channels, *S * stride).
     """
     stride = tuple(stride)
-    mode = {"deconv": "", "nearest": "nearest", "linear": ("bilinear", "trilinear")[spatial_dims - 2]}
-    mode = choose("upsample", upsample, mode)
+    modes = {"deconv": "", "nearest": "nearest", "linear": ("bilinear", "trilinear")[spatial_dims - 2]}
+    mode = choose("upsample", upsample, modes)
     if upsample == "deconv":
         return (nn.ConvTranspose2d, nn.ConvTranspose3d)[spatial_dims - 2](in_channels, out_channels, stride, stride)
     scale = tuple(float(factor) for factor in stride)
@@ -97,14 +99,14 @@ def make_upsample(
 
 
 def fit_to(x: Tensor, like: Tensor) -> Tensor:
-    """Return ``x`` on the spatial size of ``like``: cut at the far ends, or continued there by its last values.
+    """Return ``x`` on the spatial size of ``like``: cut at the far ends, or extended there by repeating its last values.
 
-    Pixels keep their place: an encoder that floors drops far rows and one that ceils adds some, and interpolating instead
-    would shift the whole map against the skip. Where the sizes agree, ``x`` itself.
+    Pixels keep their place: an encoder that rounds sizes down drops the last rows and one that rounds up adds some, and
+    interpolating instead would shift the whole map against the skip. If the sizes agree, this is ``x`` itself.
 
     Shape: (B, C, *S), (B, D, *R) -> (B, C, *R).
     """
-    # An export must hold at every size, so there the comparison is not made.
+    # An export must hold at every size, so it must not contain the comparison.
     exporting = torch.jit.is_tracing()
     if not torch.jit.is_scripting():
         exporting = exporting or torch.compiler.is_exporting()
@@ -194,27 +196,28 @@ class RecurrentConv(nn.Module):
 
 
 class Unit(nn.Module):
-    """Two (recurrent) convolutional layers, with the residual if asked: one level of a U-Net.
+    """Two (recurrent) convolutional layers, with the residual if asked for: one level of a U-Net.
 
     y = F(x), or with ``residual`` y = x' + F(x'), x' the input projected to the unit's width by a 1x1 convolution.
     steps 0 gives the plain and the residual unit, steps > 0 those of RU-Net and R2U-Net (Alom et al., arXiv:1802.06955).
-    A shared kernel needs the projection too, so it is there then even without the residual.
+    A shared kernel needs the projection too, even without the residual.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: Channels of the input.
         out_channels: The unit's width.
-        steps, recurrence, norm_per_step, act, norm: As in :class:`RecurrentConv`.
+        steps: As in :class:`RecurrentConv`, as are ``recurrence, norm_per_step, act`` and ``norm``.
         residual: Add the projected input.
         dropout: Probability that a whole channel of the output is zeroed in training.
         checkpoint_activations: Keep only the input in training and compute the unit again in the backward pass: about a
-            third more time, far less memory. Weights, running statistics and dropout come out as without.
+            third more time, far less memory, the same weights, running statistics and dropout.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S).
     """
 
     __constants__ = ["checkpoint_activations", "residual"]
 
+    @takes_options_of(RecurrentConv)
     def __init__(
         self,
         spatial_dims: int,
@@ -223,12 +226,10 @@ class Unit(nn.Module):
         *,
         steps: int = 0,
         recurrence: Recurrence = "separate",
-        norm_per_step: bool = True,
         residual: bool = False,
-        act: Act = "relu",
-        norm: Norm = "batch",
         dropout: float = 0.0,
         checkpoint_activations: bool = False,
+        **layer_options: Any,
     ) -> None:
         super().__init__()
         if not 0 <= dropout < 1:
@@ -241,10 +242,10 @@ class Unit(nn.Module):
             self.projection = make_conv(spatial_dims, in_channels, out_channels, 1, bias=True)
         else:
             self.projection = nn.Identity()
-        options = {"steps": steps, "recurrence": recurrence, "norm_per_step": norm_per_step, "act": act, "norm": norm}
+        layer_options |= {"steps": steps, "recurrence": recurrence}
         self.layers = nn.Sequential(
-            RecurrentConv(spatial_dims, first, out_channels, **options),
-            RecurrentConv(spatial_dims, out_channels, out_channels, **options),
+            RecurrentConv(spatial_dims, first, out_channels, **layer_options),
+            RecurrentConv(spatial_dims, out_channels, out_channels, **layer_options),
         )
         self.dropout = (nn.Dropout2d, nn.Dropout3d)[spatial_dims - 2](dropout) if dropout else nn.Identity()
 
@@ -271,7 +272,7 @@ class Unit(nn.Module):
 
 @contextmanager
 def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within, batch normalizations in training normalize as ever but leave their running statistics as they are."""
+    """A context in which batch normalizations in training normalize as usual but keep their running statistics."""
     # Momentum 0 keeps them in place. Switching track_running_stats off would save fewer tensors than the first pass did,
     # which the checkpoint refuses.
     tracking = [part for part in module.modules() if getattr(part, "track_running_stats", False)]
@@ -315,10 +316,3 @@ class AttentionGate(nn.Module):
     def forward(self, gate: Tensor, skip: Tensor) -> Tensor:
         hidden = torch.relu_(self.gate(gate) + self.skip(skip))
         return skip * torch.sigmoid(self.psi(hidden))
-
-
-def choose(option: str, value: str, choices: Mapping[str, Any]) -> Any:
-    """Return ``choices[value]``, or refuse a value that is none of them."""
-    if value not in choices:
-        raise ValueError(f"{option} is {value!r}: give one of {', '.join(choices)}")
-    return choices[value]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
-from r2seg.networks.blocks import Act, Norm, Recurrence, Skip, Upsample
-from r2seg.networks.unet import CHANNELS, UNet
+from r2seg.networks.blocks import Unit
+from r2seg.networks.options import takes_options_of
+from r2seg.networks.unet import UNet
 
 
 class R2UNet(UNet):
@@ -15,14 +16,13 @@ class R2UNet(UNet):
         spatial_dims: 2 or 3.
         in_channels: Channels of the image.
         out_channels: Channels of the logits.
-        channels, strides, act, norm, dropout, upsample, skip: As in :class:`~r2seg.networks.unet.PlainUNet`.
-        steps: Recurrent passes after the feed-forward one, the paper's t; 0 is the ResidualUNet.
+        steps: Recurrent passes after the feed-forward one, the paper's t; 0 gives the ResidualUNet.
         recurrence: ``separate`` has the paper's two kernels, for the input and for the state; ``shared`` one for both, as in
             much public code.
         norm_per_step: One normalization per pass; a single one for all of them spoils evaluation with batch norm.
         residual: Add a unit's projected input to its output; without it, this is the RUNet.
-        checkpoint_activations: Compute the unroll again in the backward pass instead of keeping its activations: about a
-            third more time, the memory of a plain U-Net, the same weights.
+        options: As in :class:`~r2seg.networks.unet.UNet`. ``checkpoint_activations`` brings the memory of a step down to
+            that of a plain U-Net.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S), any S from ``least_size``.
 
@@ -30,83 +30,28 @@ class R2UNet(UNet):
         ValueError: An option that does not fit; in ``forward``, an image that is too small, naming the least size.
     """
 
+    @takes_options_of(UNet, Unit)
     def __init__(
         self,
         spatial_dims: int,
         in_channels: int,
         out_channels: int,
         *,
-        channels: Sequence[int] = CHANNELS,
         steps: int = 2,
-        recurrence: Recurrence = "separate",
-        norm_per_step: bool = True,
         residual: bool = True,
-        strides: Sequence[int | Sequence[int]] | None = None,
-        act: Act = "relu",
-        norm: Norm = "batch",
-        dropout: float = 0.0,
-        upsample: Upsample = "deconv",
-        skip: Skip = "concat",
-        checkpoint_activations: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            channels=channels,
-            steps=steps,
-            recurrence=recurrence,
-            norm_per_step=norm_per_step,
-            residual=residual,
-            strides=strides,
-            act=act,
-            norm=norm,
-            dropout=dropout,
-            upsample=upsample,
-            skip=skip,
-            checkpoint_activations=checkpoint_activations,
-        )
+        super().__init__(spatial_dims, in_channels, out_channels, steps=steps, residual=residual, **options)
 
 
 class RUNet(R2UNet):
     """RU-Net: R2U-Net without the residual (Alom et al., arXiv:1802.06955). Options as in :class:`R2UNet`."""
 
+    @takes_options_of(R2UNet)
     def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        channels: Sequence[int] = CHANNELS,
-        steps: int = 2,
-        recurrence: Recurrence = "separate",
-        norm_per_step: bool = True,
-        residual: bool = False,
-        strides: Sequence[int | Sequence[int]] | None = None,
-        act: Act = "relu",
-        norm: Norm = "batch",
-        dropout: float = 0.0,
-        upsample: Upsample = "deconv",
-        skip: Skip = "concat",
-        checkpoint_activations: bool = False,
+        self, spatial_dims: int, in_channels: int, out_channels: int, *, residual: bool = False, **options: Any
     ) -> None:
-        super().__init__(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            channels=channels,
-            steps=steps,
-            recurrence=recurrence,
-            norm_per_step=norm_per_step,
-            residual=residual,
-            strides=strides,
-            act=act,
-            norm=norm,
-            dropout=dropout,
-            upsample=upsample,
-            skip=skip,
-            checkpoint_activations=checkpoint_activations,
-        )
+        super().__init__(spatial_dims, in_channels, out_channels, residual=residual, **options)
 
 
 class AttentionR2UNet(R2UNet):

@@ -1,119 +1,83 @@
-"""The U-Net decoder, the network it makes with any encoder, and the U-Nets without recurrence."""
+"""The U-Net decoder, the base of the U-Nets of our own units, and those of them without recurrence."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from r2seg.networks.base import SegmentationNetwork, by
-from r2seg.networks.blocks import (
-    Act,
-    AttentionGate,
-    Norm,
-    Skip,
-    Unit,
-    Upsample,
-    choose,
-    fit_to,
-    make_conv,
-    make_upsample,
-)
-from r2seg.networks.encoders import ConvEncoder
-
-CHANNELS = (64, 128, 256, 512, 1024)
+from r2seg.networks.blocks import Act, AttentionGate, Norm, Skip, Unit, Upsample, fit_to, make_conv, make_upsample
+from r2seg.networks.conv_encoder import ConvEncoder
+from r2seg.networks.options import choose, takes_options_of
 
 
 class UNetDecoder(nn.Module):
-    """From the maps of any :class:`~r2seg.networks.base.Encoder` back to the image's resolution.
+    """From the maps of any :class:`~r2seg.networks.base.Encoder` back to the resolution of the finest one.
 
     One stage per skip, from the coarsest map up: upsample by the ratio of the two maps' reductions, fit to the skip, gate
-    the skip if asked, fuse, convolve. Where the encoder's finest map is coarser than the image, more entries in
-    ``channels`` than skips add stages without a skip; together they lead to the image's own grid.
+    the skip if asked for, join the two, convolve. Each stage is as wide as its skip.
 
     Args:
-        spatial_dims: 2 or 3.
         encoder_channels: The encoder's ``channels``, finest first.
         reductions: The encoder's ``reductions``, finest first.
-        channels: Width of each stage's output, **coarsest first** (the order they run in); None mirrors the encoder.
         unit: Maker of a stage's convolutions, ``unit(in_channels, out_channels)``.
         up: Maker of a stage's upsampling, ``up(in_channels, out_channels, stride)`` with one stride per axis.
         gate: Maker of a skip's gate, ``gate(gate_channels, skip_channels)``, or None.
-        skip: ``concat`` or ``add``; the sum needs stages as wide as their skips.
-        skip_first: Concatenate the skip before the upsampled map, or after it.
+        skip: ``concat``, the skip first, or ``add``.
 
     Attributes:
         out_channels: Channels of the result.
 
-    Shape: [(B, encoder_channels[i], *about S / reductions[i])], image (B, C, *S) -> (B, out_channels, *S), or the finest
-        map's grid where there are no stages without a skip.
+    Shape: [(B, encoder_channels[i], *about S / reductions[i])] -> (B, encoder_channels[0], *size of the finest map).
 
     Raises:
-        ValueError: Widths that do not fit the maps, or reductions that are no multiples of each other.
+        ValueError: An unknown ``skip``, or reductions that are not multiples of each other.
     """
 
     def __init__(
         self,
-        spatial_dims: int,
         encoder_channels: Sequence[int],
         reductions: Sequence[Sequence[int]],
         *,
-        channels: Sequence[int] | None = None,
         unit: Callable[[int, int], nn.Module],
         up: Callable[[int, int, Sequence[int]], nn.Module],
         gate: Callable[[int, int], nn.Module] | None = None,
         skip: Skip = "concat",
-        skip_first: bool = True,
     ) -> None:
         super().__init__()
-        skips = tuple(reversed(encoder_channels[:-1]))
-        channels = skips if channels is None else tuple(channels)
-        num_more = len(channels) - len(skips)
-        if num_more < 0:
-            raise ValueError(
-                f"the decoder has {len(channels)} widths for {len(skips)} skips: give at least one per skip"
-            )
+        add = choose("skip", skip, {"concat": False, "add": True})
         coarse_to_fine = [tuple(reduction) for reduction in reversed(reductions)]
         strides = [_ratio(coarse, fine) for coarse, fine in pairwise(coarse_to_fine)]
-        strides += _split(coarse_to_fine[-1], num_more)
-        stages, before = [], encoder_channels[-1]
-        for index, (width, stride) in enumerate(zip(channels, strides, strict=True)):
-            if index < len(skips):
-                stage = _SkipStage(
-                    up(before, width, stride),
-                    unit(_fused_channels(skip, width, skips[index]), width),
-                    gate(width, skips[index]) if gate else None,
-                    add=choose("skip", skip, {"concat": False, "add": True}),
-                    skip_first=skip_first,
-                )
-            else:
-                stage = nn.Sequential(up(before, width, stride), unit(width, width))
+        stages = []
+        for (before, width), stride in zip(pairwise(reversed(encoder_channels)), strides, strict=True):
+            stage = _Stage(
+                up(before, width, stride),
+                unit(width if add else 2 * width, width),
+                gate(width, width) if gate else None,
+                add=add,
+            )
             stages.append(stage)
-            before = width
-        self.stages = nn.ModuleList(stages[: len(skips)])
-        self.last_stages = nn.ModuleList(stages[len(skips) :])
-        self.out_channels = before
+        self.stages = nn.ModuleList(stages)
+        self.out_channels = encoder_channels[0]
 
-    def forward(self, maps: list[Tensor], image: Tensor) -> Tensor:
+    def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps[-1]
         for index, stage in enumerate(self.stages):
             x = stage(x, maps[len(maps) - 2 - index])
-        for stage in self.last_stages:
-            x = stage(x)
-        if len(self.last_stages) > 0:
-            x = fit_to(x, image)
         return x
 
 
-class _SkipStage(nn.Module):
-    """One step up: upsample, fit to the skip, gate it, fuse, convolve."""
+class _Stage(nn.Module):
+    """One step up: upsample, fit to the skip, gate the skip, join the two, convolve."""
 
-    __constants__ = ["add", "gated", "skip_first"]
+    __constants__ = ["add", "gated"]
 
-    def __init__(self, up: nn.Module, unit: nn.Module, gate: nn.Module | None, *, add: bool, skip_first: bool) -> None:
+    def __init__(self, up: nn.Module, unit: nn.Module, gate: nn.Module | None, *, add: bool) -> None:
         super().__init__()
         self.up = up
         self.unit = unit
@@ -121,7 +85,6 @@ class _SkipStage(nn.Module):
         if gate is not None:
             self.gate = gate
         self.add = add
-        self.skip_first = skip_first
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
         x = fit_to(self.up(x), skip)
@@ -129,74 +92,15 @@ class _SkipStage(nn.Module):
             skip = self.gate(x, skip)
         if self.add:
             x = skip + x
-        elif self.skip_first:
-            x = torch.cat((skip, x), dim=1)
         else:
-            x = torch.cat((x, skip), dim=1)
+            x = torch.cat((skip, x), dim=1)
         return self.unit(x)
 
 
 class UNet(SegmentationNetwork):
     """Units down, units up, skips between, a 1x1 convolution to the logits: what the U-Nets here have in common.
 
-    The named networks choose the unit; their options are described in :class:`PlainUNet`.
-    """
-
-    attention: bool = False
-
-    def __init__(
-        self,
-        spatial_dims: int,
-        in_channels: int,
-        out_channels: int,
-        *,
-        channels: Sequence[int],
-        strides: Sequence[int | Sequence[int]] | None,
-        skip: Skip,
-        upsample: Upsample,
-        act: Act,
-        norm: Norm,
-        **unit_options,
-    ) -> None:
-        super().__init__(spatial_dims, in_channels, out_channels)
-        unit = partial(Unit, spatial_dims, act=act, norm=norm, **unit_options)
-        up = partial(make_upsample, spatial_dims, upsample=upsample, act=act, norm=norm)
-        gate = partial(AttentionGate, spatial_dims, norm=norm) if self.attention else None
-        self.encoder = ConvEncoder(spatial_dims, in_channels, channels, strides, unit=unit)
-        self.decoder = UNetDecoder(
-            spatial_dims, self.encoder.channels, self.encoder.reductions, unit=unit, up=up, gate=gate, skip=skip
-        )
-        self.head = make_conv(spatial_dims, self.decoder.out_channels, out_channels, 1, bias=True)
-        self.norm = norm
-        self.least_size = self.encoder.reductions[-1]
-        # Channels-last kernels make every map channels-last: a training step on a CPU takes a fifth to a quarter less time.
-        self.to(memory_format=(torch.channels_last, torch.channels_last_3d)[spatial_dims - 2])
-
-    def forward(self, image: Tensor) -> Tensor:
-        if not torch.jit.is_scripting():
-            self.check_image(image)
-        return self.head(self.decoder(self.encoder(image), image))
-
-    @torch.jit.unused
-    def check_image(self, image: Tensor) -> None:
-        """Refuse what the base class refuses, and a deepest level with nothing to normalize over."""
-        super().check_image(image)
-        if torch.jit.is_tracing() or not (self.norm == "instance" or (self.norm == "batch" and self.training)):
-            return
-        num_values = 1 if self.norm == "instance" else image.shape[0]
-        for size, reduction in zip(image.shape[2:], self.least_size, strict=True):
-            num_values *= size // reduction
-        if num_values < 2:
-            larger = (*self.least_size[:-1], 2 * self.least_size[-1])
-            batch = "" if self.norm == "instance" else ", or two images a batch"
-            raise ValueError(
-                f"image is {by(image.shape[2:])} pixels, one at the deepest level, and {self.norm} norm needs two "
-                f"there: give at least {by(larger)}{batch}"
-            )
-
-
-class PlainUNet(UNet):
-    """U-Net: two convolutions a level (Ronneberger et al., arXiv:1505.04597), padded so that sizes stay.
+    The named networks choose the unit.
 
     Args:
         spatial_dims: 2 or 3.
@@ -212,6 +116,7 @@ class PlainUNet(UNet):
         skip: ``concat`` or ``add`` the encoder's map to the decoder's.
         checkpoint_activations: Compute the units again in the backward pass instead of keeping their activations: about
             a third more time, far less memory, the same weights.
+        unit_options: What the named network gives its :class:`~r2seg.networks.blocks.Unit` beyond these.
 
     Shape: (B, in_channels, *S) -> (B, out_channels, *S), any S from ``least_size``.
 
@@ -219,7 +124,7 @@ class PlainUNet(UNet):
         ValueError: An option that does not fit; in ``forward``, an image that is too small, naming the least size.
     """
 
-    residual: bool = False
+    attention: bool = False
 
     def __init__(
         self,
@@ -227,7 +132,7 @@ class PlainUNet(UNet):
         in_channels: int,
         out_channels: int,
         *,
-        channels: Sequence[int] = CHANNELS,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
         strides: Sequence[int | Sequence[int]] | None = None,
         act: Act = "relu",
         norm: Norm = "batch",
@@ -235,27 +140,44 @@ class PlainUNet(UNet):
         upsample: Upsample = "deconv",
         skip: Skip = "concat",
         checkpoint_activations: bool = False,
+        **unit_options: Any,
     ) -> None:
-        super().__init__(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            channels=channels,
-            strides=strides,
-            act=act,
-            norm=norm,
-            dropout=dropout,
-            upsample=upsample,
-            skip=skip,
-            checkpoint_activations=checkpoint_activations,
-            residual=self.residual,
+        super().__init__(spatial_dims, in_channels, out_channels)
+        unit_options |= {"dropout": dropout, "checkpoint_activations": checkpoint_activations}
+        unit = partial(Unit, spatial_dims, act=act, norm=norm, **unit_options)
+        up = partial(make_upsample, spatial_dims, upsample=upsample, act=act, norm=norm)
+        gate = partial(AttentionGate, spatial_dims, norm=norm) if self.attention else None
+        self.encoder = ConvEncoder(spatial_dims, in_channels, channels, strides, unit=unit)
+        self.decoder = UNetDecoder(
+            self.encoder.channels, self.encoder.reductions, unit=unit, up=up, gate=gate, skip=skip
         )
+        self.head = make_conv(spatial_dims, self.decoder.out_channels, out_channels, 1, bias=True)
+        self.least_size = self.encoder.reductions[-1]
+        self._finish(norm)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            self.check_image(image)
+        return self.head(self.decoder(self.encoder(image)))
+
+
+class PlainUNet(UNet):
+    """U-Net: two convolutions per level (Ronneberger et al., arXiv:1505.04597), padded so that sizes stay.
+
+    Options as in :class:`UNet`.
+    """
+
+    residual: bool = False
+
+    @takes_options_of(UNet)
+    def __init__(self, spatial_dims: int, in_channels: int, out_channels: int, **options: Any) -> None:
+        super().__init__(spatial_dims, in_channels, out_channels, residual=self.residual, **options)
 
 
 class ResidualUNet(PlainUNet):
     """U-Net of residual units, y = x' + F(x') with x' the projected input: R2U-Net without its recurrence.
 
-    Options as in :class:`PlainUNet`.
+    Options as in :class:`UNet`.
     """
 
     residual = True
@@ -264,33 +186,15 @@ class ResidualUNet(PlainUNet):
 class AttentionUNet(PlainUNet):
     """U-Net with an attention gate on every skip (Oktay et al., arXiv:1804.03999).
 
-    Options as in :class:`PlainUNet`.
+    Options as in :class:`UNet`.
     """
 
     attention = True
 
 
-def _fused_channels(skip: Skip, width: int, skip_width: int) -> int:
-    if skip == "add" and width != skip_width:
-        raise ValueError(
-            f"skip 'add' cannot add {width} decoder channels to {skip_width} of the encoder: make them equal"
-        )
-    return width if skip == "add" else width + skip_width
-
-
 def _ratio(coarse: tuple[int, ...], fine: tuple[int, ...]) -> tuple[int, ...]:
     if any(big % small for big, small in zip(coarse, fine, strict=True)):
         raise ValueError(
-            f"reductions {by(coarse)} and {by(fine)} of two neighbouring maps are no multiples of each other"
+            f"reductions {by(coarse)} and {by(fine)} of two neighbouring maps are not multiples of each other"
         )
     return tuple(big // small for big, small in zip(coarse, fine, strict=True))
-
-
-def _split(reduction: tuple[int, ...], num_stages: int) -> list[tuple[int, ...]]:
-    """Split a reduction into one stride per stage: (4, 4) in two stages is (2, 2), (2, 2)."""
-    strides = []
-    for left in range(num_stages, 0, -1):
-        stride = tuple(length if left == 1 else min(length, 2) for length in reduction)
-        reduction = _ratio(reduction, stride)
-        strides.append(stride)
-    return strides

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r2seg.networks.backbone_network import BackboneNetwork
 from r2seg.networks.base import Encoder
-from r2seg.networks.blocks import Norm, Unit, choose, make_act, make_conv, make_conv_layer, make_norm
-from r2seg.networks.encoders import ConvEncoder
-from r2seg.networks.torchvision_encoder import BackboneNetwork, TorchvisionEncoder
+from r2seg.networks.blocks import Norm, Unit, make_act, make_conv, make_conv_layer, make_norm
+from r2seg.networks.conv_encoder import ConvEncoder
+from r2seg.networks.options import takes_options_of
 
 # Encoders of our own units, by name: six levels, so that the deepest map is at 1/32 as in a backbone.
 _UNITS: dict[str, dict[str, Any]] = {
@@ -28,33 +29,25 @@ _CHANNELS = (16, 32, 64, 128, 256, 512)
 class UPerNet(BackboneNetwork):
     """UPerNet: pyramid pooling and a feature pyramid over the maps of any encoder; the logits at 1/4 are resized to the image.
 
-    Large receptive field for little memory: widths 256 at a quarter of the resolution. For fine vessels choose ``finest: 1`` or
-    a U-Net.
+    Large receptive field for little memory: widths of 256 at a quarter of the resolution. For fine vessels choose ``finest: 1``
+    or a U-Net. Arguments, shape and errors beyond these are described in
+    :class:`~r2seg.networks.backbone_network.BackboneNetwork`.
 
     Args:
-        spatial_dims: 2.
-        in_channels: Channels of the image; a pretrained stem is adapted to them.
-        out_channels: Channels of the logits.
         backbone: A torchvision name such as "resnet50", or "timm:NAME"; or units of our own: ``plain``, ``residual``,
             ``recurrent`` (RU-Net's) or ``recurrent_residual`` (R2U-Net's). In Python, an Encoder as well.
-        pretrained: Torchvision's ImageNet weights (fetched once), a local file with such, or none.
-        freeze_backbone: Train the decoder only; BatchNorm statistics of the backbone stay as well.
-        backbone_options: For units of our own: ``channels`` (default 16 to 512 in six levels), ``strides``, ``steps``,
-            ``norm_per_step`` and what else :class:`~r2seg.networks.blocks.Unit` takes.
-        finest: Reduction of the finest map that takes part, and the one at which the logits are made.
+        backbone_options: For units of our own: ``channels`` (default: 16 to 512 in six levels), ``strides``, ``steps``,
+            ``norm_per_step`` and the other options of :class:`~r2seg.networks.blocks.Unit`.
+        finest: Reduction of the finest map that takes part, at which the logits are computed.
         pyramid_channels: Width of the feature pyramid.
         pool_channels: Width of each pooled map.
         pool_sizes: Bins per axis of each pooled map.
         norm: Normalization in the decoder.
-        auxiliary: Have a second head on the second-deepest map, for deep supervision through ``forward_with_auxiliary``; the
-            original weighs its loss by 0.4.
-
-    Shape: (B, in_channels, H, W) -> (B, out_channels, H, W), any size from ``least_size``.
-
-    Raises:
-        ValueError: An option that does not fit, or an image below ``least_size``.
+        auxiliary: Add a second head on the second-deepest map, for deep supervision through ``forward_with_auxiliary``; the
+            original weights its loss by 0.4.
     """
 
+    @takes_options_of(BackboneNetwork)
     def __init__(
         self,
         spatial_dims: int,
@@ -62,8 +55,6 @@ class UPerNet(BackboneNetwork):
         out_channels: int,
         *,
         backbone: str | Encoder = "resnet50",
-        pretrained: bool | str = False,
-        freeze_backbone: bool = False,
         backbone_options: Mapping[str, Any] | None = None,
         finest: int = 4,
         pyramid_channels: int = 256,
@@ -71,11 +62,14 @@ class UPerNet(BackboneNetwork):
         pool_sizes: Sequence[int] = (1, 2, 3, 6),
         norm: Norm = "batch",
         auxiliary: bool = False,
+        **options: Any,
     ) -> None:
-        super().__init__(spatial_dims, in_channels, out_channels)
         if not pool_sizes or min(pool_sizes) < 1:
             raise ValueError(f"pool_sizes is {list(pool_sizes)}: give bins per axis, such as [1, 2, 3, 6]")
-        self.encoder = _make_encoder(backbone, in_channels, pretrained, freeze_backbone, backbone_options or {})
+        unit_options = backbone_options or {}
+        super().__init__(
+            spatial_dims, in_channels, out_channels, backbone=backbone, unit_options=unit_options, **options
+        )
         reductions = [max(reduction) for reduction in self.encoder.reductions]
         self.first = sum(reduction < finest for reduction in reductions)
         if len(reductions) - self.first < 2:
@@ -95,7 +89,21 @@ class UPerNet(BackboneNetwork):
             if auxiliary
             else None
         )
-        self._finish(deepest_norm=norm)
+        self._finish(norm)
+
+    def make_encoder(
+        self, backbone: str | Encoder, *, pretrained: bool | str, freeze: bool, unit_options: Mapping[str, Any]
+    ) -> nn.Module:
+        """Return the encoder: units of our own, what the caller made, or else a backbone of torchvision or timm."""
+        if isinstance(backbone, str) and backbone not in _UNITS:
+            if unit_options:
+                raise ValueError(f"backbone_options is for {', '.join(_UNITS)}; {backbone} has none: leave it out")
+            return super().make_encoder(backbone, pretrained=pretrained, freeze=freeze)
+        if pretrained or freeze:
+            raise ValueError(
+                f"backbone {backbone} has no pretrained weights to load or keep: leave pretrained and freeze_backbone out"
+            )
+        return _make_unit_encoder(backbone, self.in_channels, unit_options) if isinstance(backbone, str) else backbone
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -104,7 +112,7 @@ class UPerNet(BackboneNetwork):
 
     @torch.jit.unused
     def forward_with_auxiliary(self, image: Tensor) -> list[Tensor]:
-        """Logits of the network and, where it was built with ``auxiliary``, of the second head: for training only.
+        """Return the logits and, if built with ``auxiliary``, those of the second head: for training only.
 
         Shape: (B, in_channels, H, W) -> one or two times (B, out_channels, H, W).
         """
@@ -150,7 +158,7 @@ class UPerDecoder(nn.Module):
 
 
 class PyramidPooling(nn.Module):
-    """The map itself and, beside it, its averages over 1, 2, 3 and 6 bins an axis, each convolved and resized to the map.
+    """The map itself and its averages over 1, 2, 3 and 6 bins per axis, each convolved and resized to the map; concatenated.
 
     Pyramid pooling of PSPNet (Zhao et al., arXiv:1612.01105), in UPerNet's order: normalization after resizing. The 1x1
     convolution commutes with the resizing, so it runs on the few bins.
@@ -183,7 +191,7 @@ class _PooledMap(nn.Module):
 
 
 def average_bins(x: Tensor, num_bins: int) -> Tensor:
-    """What ``F.adaptive_avg_pool2d`` gives, written as two matrix products: exported, the pooling layer holds one input size.
+    """Return what ``F.adaptive_avg_pool2d`` gives, by two matrix products: the pooling layer would be exported for one size only.
 
     y = P_h x P_w^T,  row i of P averages pixels floor(i n / k) to ceil((i + 1) n / k), n pixels and k bins.
 
@@ -207,20 +215,8 @@ def _resize(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=(like.shape[2], like.shape[3]), mode="bilinear", align_corners=False)
 
 
-def _make_encoder(
-    backbone: str | Encoder, in_channels: int, pretrained: bool | str, freeze: bool, options: Mapping[str, Any]
-) -> nn.Module:
-    if isinstance(backbone, str) and backbone not in _UNITS:
-        if options:
-            raise ValueError(f"backbone_options is for {', '.join(_UNITS)}; {backbone} has none: leave it out")
-        return TorchvisionEncoder(backbone, in_channels=in_channels, pretrained=pretrained, freeze=freeze)
-    if pretrained or freeze:
-        raise ValueError(
-            f"backbone {backbone} has no pretrained weights to load or keep: leave pretrained and freeze_backbone out"
-        )
-    if not isinstance(backbone, str):
-        return backbone
-    unit_options = choose("backbone", backbone, _UNITS) | dict(options)
+def _make_unit_encoder(backbone: str, in_channels: int, options: Mapping[str, Any]) -> ConvEncoder:
+    unit_options = _UNITS[backbone] | dict(options)
     channels = unit_options.pop("channels", _CHANNELS)
     strides = unit_options.pop("strides", None)
     try:

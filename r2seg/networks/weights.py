@@ -1,14 +1,15 @@
-"""State dicts from files, and starting a network from the weights of a trained one. What is fetched, and from where, is not here."""
+"""State dicts from files, and starting a network from the weights of a trained one. Nothing is fetched here, see ``pretrained``."""
 
 from __future__ import annotations
 
-import difflib
 import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from r2seg.errors import closest, some
 
 _WRAPPERS = (
     "network",
@@ -17,17 +18,17 @@ _WRAPPERS = (
     "model_state_dict",
     "net",
     "weights",
-)  # keys that checkpoints put it under
+)  # keys under which checkpoints have it
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file of ``torch.save``, bare or as an entry of a checkpoint; nothing but tensors is ever unpickled.
+    """Return the state dict in a file of ``torch.save``, bare or as an entry of a checkpoint; only tensors are ever unpickled.
 
     Prefixes that DataParallel and torch.compile put before every name are dropped. Tensors are on the CPU.
 
     Raises:
-        ValueError: No such file, or none that holds a state dict and loads with ``weights_only=True``.
+        ValueError: There is no such file, or it does not load with ``weights_only=True`` or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
@@ -43,12 +44,12 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
 
 def plain_state_dict(content: object, source: str = "the state dict") -> dict[str, Tensor]:
-    """The names and tensors inside a checkpoint or state dict, without wrappers and the prefixes of DataParallel and compile.
+    """Return the names and tensors in a checkpoint or state dict, without wrappers and the prefixes of DataParallel and compile.
 
     State dicts side by side, {"encoder": ..., "decoder": ...}, become one with dotted names.
 
     Raises:
-        ValueError: There is no tensor with a name in it.
+        ValueError: It holds no tensor with a name.
     """
     while isinstance(content, Mapping):
         wrapped = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
@@ -78,14 +79,15 @@ def load_weights(
 ) -> tuple[str, ...]:
     """Start ``network`` from the weights of a trained one: the same architecture, up to the layers named in ``reset``.
 
-    Where the network's ``encoder`` takes part in ``pretrained_parameters()``, what was loaded into it counts as pretrained.
+    If the network's ``encoder`` takes part in ``pretrained_parameters()``, what was loaded into it counts as pretrained.
 
     Args:
         network: Changed in place, and only if everything fits.
         source: A file that ``read_state_dict`` reads, or a state dict.
         reset: Modules or parameters that keep the values ``network`` has now, by their dotted names: "head" is all of head.
 
-    Returns: The names of the entries that kept their values.
+    Returns:
+        The names of the entries that kept their values.
 
     Raises:
         ValueError: An entry outside ``reset`` is missing, superfluous or of another shape, or a name in ``reset`` that the
@@ -97,35 +99,35 @@ def load_weights(
     for name in reset:
         if not any(_is_in(key, name) for key in own):
             modules = [key for key, _ in network.named_modules() if key]
-            nearest = difflib.get_close_matches(name, [*modules, *own], n=4, cutoff=0.4) or [
-                key for key, _ in network.named_children()
-            ]
+            parts = [key for key, _ in network.named_children()]
+            candidates = closest(name, [*modules, *own], 4) or parts
             raise ValueError(
-                f"reset {name!r} names no layer of {type(network).__name__}: did you mean {', '.join(nearest)}?"
+                f"reset {name!r} names no layer of {type(network).__name__}: did you mean {' or '.join(candidates)}?"
             )
     kept = tuple(key for key in own if any(_is_in(key, name) for name in reset))
     wanted = {key: tensor for key, tensor in own.items() if key not in set(kept)}
     differing = {
-        key: f"{key} {tuple(given[key].shape)} there, {tuple(tensor.shape)} here"
+        key: f"{key} is {tuple(given[key].shape)} there but {tuple(tensor.shape)} here"
         for key, tensor in wanted.items()
         if key in given and given[key].shape != tensor.shape
     }
-    # Files from before PyTorch counted batches lack the counter; it is used by no layer with a momentum.
+    # Files from before PyTorch counted batches lack the counter; no layer with a momentum uses it.
     absent = {
-        key: f"{key} missing there" for key in wanted if key not in given and not key.endswith("num_batches_tracked")
+        key: f"{key} is missing there" for key in wanted if key not in given and not key.endswith("num_batches_tracked")
     }
     extra = {
-        key: f"{key} unknown here" for key in given if key not in own and not any(_is_in(key, name) for name in reset)
+        key: f"{key} is unknown here"
+        for key in given
+        if key not in own and not any(_is_in(key, name) for name in reset)
     }
     misfits = differing | absent | extra
     if misfits:
-        texts = list(misfits.values())
-        shown = "; ".join(texts[:4]) + (f"; and {len(texts) - 4} more" if len(texts) > 4 else "")
         layers = sorted({key.rpartition(".")[0] or key for key in (*differing, *absent)})
         if len(misfits) == len(extra) or len(layers) > 0.5 * len({key.rpartition(".")[0] for key in own}):
             remedy = "this is another architecture: set the network's options to those it was trained with"
         else:
             remedy = f"set the options it was trained with, or allow a fresh start of these layers with reset: [{', '.join(layers)}]"
+        shown = some(list(misfits.values()), 4)
         raise ValueError(f"{label} does not fit {type(network).__name__}: {shown}: {remedy}")
     with torch.no_grad():
         for key, tensor in wanted.items():

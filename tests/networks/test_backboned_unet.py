@@ -13,7 +13,7 @@ SMALL = {"backbone": "shufflenet_v2_x0_5", "decoder_channels": [16, 8, 8, 4, 4]}
 
 
 class OriginalByTheFacts(nn.Module):
-    """backboned-unet on ResNet-18 as shared facts tell it: key layout and equation, for both ways of upsampling."""
+    """backboned-unet on ResNet-18 as the public code has it: key layout and equation, for both ways of upsampling."""
 
     def __init__(self, deconv: bool, norm: bool, filters=(12, 10, 8, 6, 4)):
         super().__init__()
@@ -110,7 +110,7 @@ def test_weights_of_another_origin_are_refused_with_what_was_found():
         "final_conv.weight": torch.zeros(1, 16, 1, 1),
     }
     with pytest.raises(
-        ValueError, match="no backbone of backboned-unet that is known here: give a Unet on ResNet, VGG"
+        ValueError, match="no backbone of backboned-unet that is known here: give those of a Unet on ResNet"
     ):
         convert_state_dict(state_dict, "backboned-unet")
     short = {
@@ -120,20 +120,16 @@ def test_weights_of_another_origin_are_refused_with_what_was_found():
         convert_state_dict(short, "backboned-unet")
 
 
-def test_two_learning_rates_split_the_parameters(tmp_path):
+def test_pretrained_parameters_are_those_of_a_trained_encoder(tmp_path):
     model = torchvision.models.resnet18(weights=None)
     torch.save(model.state_dict(), tmp_path / "resnet18.pth")
     options = {"backbone": "resnet18", "decoder_channels": [8, 8, 4, 4, 4]}
     network = BackbonedUNet(2, 1, 2, pretrained=str(tmp_path / "resnet18.pth"), **options)
-    groups = [{id(p) for p in group} for group in (network.pretrained_parameters(), network.new_parameters())]
-    assert groups[0] | groups[1] == {id(p) for p in network.parameters()} and not groups[0] & groups[1]
-    assert groups[0] == {id(p) for p in network.encoder.parameters()}
+    assert [id(p) for p in network.pretrained_parameters()] == [id(p) for p in network.encoder.parameters()]
     # the adapted stem was summed over the colours, not drawn anew: it counts as pretrained
     torch.testing.assert_close(network.encoder.trunk[0].conv1.weight, model.conv1.weight.sum(1, keepdim=True))
     fresh = BackbonedUNet(2, 1, 2, **options)
-    assert list(fresh.pretrained_parameters()) == [] and len(list(fresh.new_parameters())) == len(
-        list(fresh.parameters())
-    )
+    assert list(fresh.pretrained_parameters()) == []
 
 
 def test_a_frozen_backbone_gets_no_gradient_and_keeps_its_statistics():
@@ -165,8 +161,8 @@ def test_maps_at_full_resolution_or_none_at_half_fit_the_same_decoder(backbone):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spatial_dims": 3}, "spatial_dims is 3: BackbonedUNet is 2-D only, set spatial_dims: 2"),
-        ({"backbone": "resnet19"}, "unknown backbone 'resnet19': the nearest names are .*resnet1"),
+        ({"spatial_dims": 3}, "spatial_dims is 3: BackbonedUNet takes 2 for images and slices"),
+        ({"backbone": "resnet19"}, "unknown backbone 'resnet19'; did you mean .*resnet1"),
         ({"decoder_channels": [8, 8]}, "decoder_channels has 2 widths but shufflenet_v2_x0_5 reduces by 32: give 5"),
         ({"skips": [3]}, r"skips is \[3\] but shufflenet_v2_x0_5 has maps at reductions \[2, 4, 8, 16\]"),
         ({"upsample": "nearest"}, "option upsample is 'nearest'"),
@@ -183,7 +179,7 @@ def test_one_value_to_normalise_in_training_is_refused_with_what_to_give():
     network = BackbonedUNet(2, 1, 2, **SMALL).train()
     with pytest.raises(
         ValueError,
-        match=r"image is 32 x 20 pixels, one in the deepest map.*give at least 1 x 33, or two images a batch",
+        match=r"image is 32 x 20 pixels, one in the deepest map.*give at least 1 x 33, or two images per batch",
     ):
         network(torch.randn(1, 1, 32, 20))
     assert network(torch.randn(1, 1, 32, 33)).shape[2:] == (32, 33)

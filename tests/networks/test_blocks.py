@@ -89,7 +89,7 @@ def test_zero_steps_is_a_plain_convolution_layer():
     assert sum(p.numel() for p in layer.parameters()) == 9 * 4 * 7 + 2 * 7
 
 
-def test_each_step_has_its_own_running_statistics_unless_told_otherwise():
+def test_each_step_has_its_own_running_statistics_by_default():
     for norm_per_step, updates in ((True, [1, 1, 1]), (False, [3])):
         layer = RecurrentConv(2, 4, 4, steps=2, norm_per_step=norm_per_step)
         layer(image(2))
@@ -166,7 +166,7 @@ def test_every_activation_trains_after_a_normalization(act):
 
 
 def test_unknown_choices_name_the_known():
-    with pytest.raises(ValueError, match="act is 'swish': give one of relu, leaky_relu"):
+    with pytest.raises(ValueError, match=r"act is 'swish'.*: give one of relu, leaky_relu"):
         make_act("swish")
     with pytest.raises(ValueError, match="norm is 'layer': give one of batch, instance, group, none"):
         make_norm(2, 4, "layer")

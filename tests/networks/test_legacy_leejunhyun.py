@@ -36,7 +36,7 @@ def test_steps_are_read_off_the_batch_counters_of_trained_weights(caplog):
     entries = Original(True, False, 2).entries
     with caplog.at_level(logging.WARNING):
         assert convert_state_dict(entries, "leejunhyun").encoder.units[0].layers[0].steps == 2
-    assert "do not tell" in caplog.text
+    assert "do not show" in caplog.text
     for name in entries:
         if name.endswith("num_batches_tracked"):
             entries[name] = torch.tensor(7 * 4 if ".RCNN." in name else 7)
@@ -62,14 +62,19 @@ def test_training_goes_on_as_the_original_would():
     torch.testing.assert_close(network.encoder.units[0].layers[0].norm.running_mean + b, expected)
 
 
-def test_what_is_no_such_network_is_named():
+def test_what_is_not_such_a_network_is_named():
     entries = Original(False, False, 2).entries
-    with pytest.raises(ValueError, match=r"unknown origin 'leejunhyn' .did you mean leejunhyun"):
+    with pytest.raises(
+        ValueError, match=r"origin is 'leejunhyn' \(did you mean leejunhyun\?\): give one of leejunhyun, backboned-unet"
+    ):
         convert_state_dict(entries, "leejunhyn")
     lacking = {name: value for name, value in entries.items() if name != "Up3.up.1.bias"}
     with pytest.raises(ValueError, match=r"1 missing, such as Up3\.up\.1\.bias"):
         convert_state_dict(lacking, "leejunhyun")
     with pytest.raises(ValueError, match=r"1 unknown, such as layer\.weight"):
         convert_state_dict(entries | {"layer.weight": torch.zeros(2)}, "leejunhyun")
-    with pytest.raises(ValueError, match=r"do not fit .* encoder\.units\.1"):
+    with pytest.raises(
+        ValueError,
+        match=r"does not fit PlainUNet: encoder\.units\.1\S+ is \(3, 4, 3, 3\) there but \(3, 2, 3, 3\) here",
+    ):
         convert_state_dict(entries | {"Conv2.conv.0.weight": torch.zeros(3, 4, 3, 3)}, "leejunhyun")

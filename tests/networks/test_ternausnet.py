@@ -36,7 +36,7 @@ def unet11_state_dict() -> dict[str, torch.Tensor]:
 
 
 def unet11(weights: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-    """UNet11 as shared facts tell it."""
+    """UNet11 as the public code has it."""
 
     def conv(name, x, padding=1):
         return F.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=padding)
@@ -103,11 +103,11 @@ def test_the_sequel_on_vgg16_is_recognised(upsample):
     assert network(torch.zeros(1, 3, 33, 47)).shape == (1, 2, 33, 47)
 
 
-def test_weights_that_are_none_of_ternausnets_are_refused():
+def test_weights_of_another_network_are_refused():
     weights = unet11_state_dict()
-    with pytest.raises(ValueError, match="no weights of TernausNet: give a state dict of its UNet11 or UNet16"):
+    with pytest.raises(ValueError, match="not weights of TernausNet: give a state dict of its UNet11 or UNet16"):
         convert_state_dict({name: value for name, value in weights.items() if "center" not in name}, "ternausnet")
-    with pytest.raises(ValueError, match=r"decoder\.1\.0\.weight missing there"):
+    with pytest.raises(ValueError, match=r"decoder\.1\.0\.weight is missing there"):
         convert_state_dict({name: value for name, value in weights.items() if "dec5" not in name}, "ternausnet")
 
 
@@ -116,7 +116,7 @@ def test_weights_that_are_none_of_ternausnets_are_refused():
     [
         ({"backbone": "vgg13"}, "option backbone is 'vgg13'.*: give one of vgg11, vgg16"),
         ({"num_filters": 0}, "num_filters is 0"),
-        ({"spatial_dims": 3}, "spatial_dims is 3: TernausNet is 2-D only"),
+        ({"spatial_dims": 3}, "spatial_dims is 3: TernausNet takes 2 for images and slices"),
     ],
 )
 def test_wrong_options_are_named(options, message):

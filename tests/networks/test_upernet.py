@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from r2seg.networks import UPerNet, build_network
-from r2seg.networks.encoders import ConvEncoder
+from r2seg.networks.conv_encoder import ConvEncoder
 from r2seg.networks.legacy import convert_state_dict
 from r2seg.networks.torchvision_encoder import TorchvisionEncoder
 from r2seg.networks.upernet import average_bins
@@ -47,7 +47,7 @@ def csail_decoder(num_classes: int, width: int, pooled: int) -> dict[str, torch.
 
 
 def csail_logits(weights: dict[str, torch.Tensor], maps: list[torch.Tensor]) -> torch.Tensor:
-    """The original's logits at the finest map, as shared facts tell it: pooling as a layer, convolution after resizing."""
+    """The original's logits at the finest map, as the public code has it: pooling as a layer, convolution after resizing."""
 
     def layer(name, x):
         kernel = weights[f"{name}.0.weight"]
@@ -75,7 +75,7 @@ def csail_logits(weights: dict[str, torch.Tensor], maps: list[torch.Tensor]) -> 
     return F.conv2d(x, weights["conv_last.1.weight"], weights["conv_last.1.bias"])
 
 
-def test_weights_of_a_csail_decoder_give_its_logits_and_the_missing_encoder_is_told(caplog):
+def test_weights_of_a_csail_decoder_give_its_logits_and_the_missing_encoder_is_reported(caplog):
     weights = csail_decoder(5, 16, 8)
     with caplog.at_level(logging.WARNING):
         network = convert_state_dict(weights, "csail-upernet")
@@ -171,7 +171,7 @@ def test_the_auxiliary_head_gives_a_second_map_of_logits_and_learns():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"spatial_dims": 3}, "spatial_dims is 3: UPerNet is 2-D only"),
+        ({"spatial_dims": 3}, "spatial_dims is 3: UPerNet takes 2 for images and slices"),
         ({"finest": 32}, r"finest is 32 but the encoder's maps are at reductions \[2, 4, 8, 16, 32\]"),
         ({"backbone": "recurrent", "pretrained": True}, "backbone recurrent has no pretrained weights"),
         ({"backbone_options": {"steps": 2}}, "backbone_options is for plain, residual, recurrent, recurrent_residual"),

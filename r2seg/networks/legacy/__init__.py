@@ -1,11 +1,10 @@
 """State dicts of the field's original repositories, as networks of this package with the same output.
 
-One module per origin; each knows the names and the structure of its repository's networks, and none of their code.
+One module per origin. Each knows the names and the structure of its repository's networks and contains none of their code.
 """
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from r2seg.networks.base import SegmentationNetwork
 from r2seg.networks.legacy import backboned_unet, csail_upernet, leejunhyun, ternausnet
+from r2seg.networks.options import choose
 from r2seg.networks.weights import plain_state_dict
 
 ORIGINS: dict[str, Callable[..., SegmentationNetwork]] = {
@@ -31,13 +31,9 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], origin: str, **options:
     Args:
         state_dict: What the original saved: bare or as an entry of a checkpoint, with or without DataParallel's prefix.
         origin: A key of ``ORIGINS``.
-        options: What the weights alone may not tell; ``leejunhyun`` takes ``steps``, the t that R2U_Net was built with.
+        options: What the weights alone may not show; ``leejunhyun`` takes ``steps``, the t that R2U_Net was built with.
 
     Raises:
         ValueError: An unknown origin or option, or weights that are not that origin's.
     """
-    if origin not in ORIGINS:
-        near = difflib.get_close_matches(origin, ORIGINS, n=2)
-        guess = f" (did you mean {' or '.join(near)}?)" if near else ""
-        raise ValueError(f"unknown origin {origin!r}{guess}: there are {', '.join(ORIGINS)}")
-    return ORIGINS[origin](plain_state_dict(state_dict), **options).eval()
+    return choose("origin", origin, ORIGINS)(plain_state_dict(state_dict), **options).eval()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from r2seg.networks.backboned_unet import BackbonedUNet
-from r2seg.networks.legacy.renaming import below, count, encoder_entries, fill, renamed
-from r2seg.networks.torchvision_encoder import current_names
+from r2seg.networks.legacy.renaming import below, count, encoder_entries, fill, renamed, resnet_depths
+from r2seg.networks.pretrained import current_names
 
 NUM_BLOCKS = 5
 _BASIC = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
@@ -56,15 +56,8 @@ def convert(state_dict: Mapping[str, Tensor]) -> BackbonedUNet:
     return network
 
 
-def resnet_depths(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """Return the number of blocks in each of a ResNet's four layers."""
-    return tuple(
-        count(state_dict, lambda block, layer=layer: f"layer{layer}.{block}.conv1.weight") for layer in range(1, 5)
-    )
-
-
 def _backbone(theirs: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Return torchvision's name of the backbone, and the path that torchvision has before its layers' names."""
+    """Return torchvision's name of the backbone, and what torchvision's names of its layers begin with."""
     name, path = None, ""
     if "layer1.0.conv1.weight" in theirs:
         name = (_BOTTLENECK if "layer1.0.conv3.weight" in theirs else _BASIC).get(resnet_depths(theirs))
@@ -75,7 +68,7 @@ def _backbone(theirs: Mapping[str, Tensor]) -> tuple[str, str]:
         name, path = _VGGS.get(sum(value.ndim == 4 for value in theirs.values())), "features."
     if name is None:
         raise ValueError(
-            "these weights have no backbone of backboned-unet that is known here: give a Unet on ResNet, VGG with BatchNorm "
-            "or DenseNet"
+            "these weights have no backbone of backboned-unet that is known here: give those of a Unet on ResNet, VGG with "
+            "BatchNorm or DenseNet"
         )
     return name, path

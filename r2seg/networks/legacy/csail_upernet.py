@@ -1,7 +1,7 @@
 """Weights of ``CSAILVision/semantic-segmentation-pytorch``: its UPerNet decoders, and their encoders.
 
-The ResNets there have a stem of three convolutions, which torchvision's have not: they are our ``resnet50_deep_stem`` and its
-kin. A decoder on torchvision's own ResNet-50 or 101 is recognised as well. A decoder alone comes with an encoder at random.
+The ResNets there have a stem of three convolutions, unlike torchvision's: they are our ``resnet50_deep_stem`` and the like. A
+decoder on torchvision's own ResNet-50 or 101 is recognised as well. A decoder alone gets an encoder with random weights.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from r2seg.networks.legacy.backboned_unet import resnet_depths
-from r2seg.networks.legacy.renaming import below, count, encoder_entries, fill, renamed
+from r2seg.networks.legacy.renaming import below, count, encoder_entries, fill, renamed, resnet_depths
 from r2seg.networks.upernet import UPerNet
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,7 @@ _RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
 def convert(state_dict: Mapping[str, Tensor]) -> UPerNet:
     """Return the network of a state dict: ``encoder.*`` and ``decoder.*`` as in a SegmentationModule, or a decoder's alone.
 
-    The original's files are apart: give {"encoder": ..., "decoder": ...}. Its softmax is not part of the network.
+    The original's files are separate: give {"encoder": ..., "decoder": ...}. Its softmax is not part of the network.
 
     Raises:
         ValueError: Another encoder or decoder, or entries that are missing or do not fit.
@@ -46,7 +45,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> UPerNet:
     backbone = _backbone(theirs) if theirs else "resnet50"
     absent = () if theirs else ("encoder",)
     if absent:
-        logger.warning("these weights are a decoder's alone: its encoder, a %s, keeps random weights", backbone)
+        logger.warning("these weights are those of a decoder alone: its encoder, a %s, keeps random weights", backbone)
     modules = {"ppm_last_conv": "decoder.deepest", "conv_last.0": "decoder.fuse"}
     modules |= {f"fpn_in.{index}": f"decoder.laterals.{index}" for index in range(num_laterals)}
     modules |= {f"fpn_out.{index}.0": f"decoder.smooths.{index}" for index in range(num_laterals)}
@@ -74,8 +73,8 @@ def _backbone(theirs: Mapping[str, Tensor]) -> str:
     name = _RESNETS.get(resnet_depths(theirs))
     if name is None or "layer1.0.conv3.weight" not in theirs:
         raise ValueError(
-            "the encoder of these weights is none of csail-upernet's ResNet-50, ResNet-101 and ResNeXt-101: give only the "
-            "decoder, or one of those"
+            "the encoder of these weights is none of csail-upernet's ResNet-50, ResNet-101 and ResNeXt-101: give one of "
+            "those, or only the decoder"
         )
     if theirs["layer1.0.conv2.weight"].shape[1] == 4:  # 32 groups of 4 channels
         name = "resnext101_32x4d"

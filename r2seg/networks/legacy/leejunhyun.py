@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from r2seg.networks.base import SegmentationNetwork
+from r2seg.networks.legacy.renaming import fill
 from r2seg.networks.r2unet import AttentionR2UNet, R2UNet
 from r2seg.networks.unet import AttentionUNet, PlainUNet
 
@@ -33,8 +34,8 @@ def convert(state_dict: Mapping[str, Tensor], *, steps: int | None = None) -> Se
 
     Args:
         state_dict: As saved by the original, without prefixes.
-        steps: The t of R2U_Net and R2AttU_Net. None reads it off the weights' counters of batches; where these are absent
-            or zero, as in a network that was never trained, it is the original's default, 2.
+        steps: The t of R2U_Net and R2AttU_Net. None reads it off the weights' counters of batches; if these are absent or
+            zero, as in a network that was never trained, it is the original's default, 2.
 
     Raises:
         ValueError: Entries that are missing, superfluous or do not fit; they are named.
@@ -69,19 +70,16 @@ def convert(state_dict: Mapping[str, Tensor], *, steps: int | None = None) -> Se
         converted[f"{our_norm}.running_mean"] = state_dict[f"{norm}.running_mean"] - state_dict[f"{conv}.bias"]
         # PyTorch 0.4, which the original asks for, did not count batches yet.
         converted[f"{our_norm}.num_batches_tracked"] = state_dict.get(f"{norm}.num_batches_tracked", torch.tensor(0))
-    try:
-        network.load_state_dict(converted)
-    except RuntimeError as error:
-        raise ValueError(f"weights of leejunhyun do not fit its network: {' '.join(str(error).split())}") from error
+    fill(network, converted, "leejunhyun")
     return network
 
 
 def _count_steps(state_dict: Mapping[str, Tensor]) -> int:
-    """Return t: each image passes a recurrent BatchNorm t + 1 times and an upsampling one once, and both count."""
+    """Return t: each batch passes a recurrent BatchNorm t + 1 times and an upsampling one once, and both count."""
     counts = [state_dict.get(f"{norm}.num_batches_tracked") for norm in ("RRCNN1.RCNN.0.conv.1", "Up5.up.2")]
     if any(count is None or int(count) == 0 for count in counts):
         logger.warning(
-            "these weights do not tell R2U_Net's number of steps: taking its default, 2; otherwise give steps"
+            "these weights do not show R2U_Net's number of steps: taking its default, 2; otherwise give steps"
         )
         return 2
     return int(counts[0]) // int(counts[1]) - 1
@@ -132,6 +130,6 @@ def _check_keys(state_dict: Mapping[str, Tensor], layers: list[tuple[str, str, s
         texts = [f"{len(missing)} missing, such as {missing[0]}"] if missing else []
         texts += [f"{len(extra)} unknown, such as {extra[0]}"] if extra else []
         raise ValueError(
-            f"these are no weights of leejunhyun's U_Net, R2U_Net, AttU_Net or R2AttU_Net: {'; '.join(texts)}: "
+            f"these are not weights of leejunhyun's U_Net, R2U_Net, AttU_Net or R2AttU_Net: {'; '.join(texts)}: "
             "give the state dict of one of them"
         )

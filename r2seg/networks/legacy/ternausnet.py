@@ -22,7 +22,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> TernausNet:
     theirs = below(state_dict, "encoder.")
     backbone = _VGGS.get(sum(value.ndim == 4 for value in theirs.values()))
     if backbone is None or not {"center.block.1.weight", "center.block.1.conv.weight"} & set(state_dict):
-        raise ValueError("these are no weights of TernausNet: give a state dict of its UNet11 or UNet16")
+        raise ValueError("these are not weights of TernausNet: give a state dict of its UNet11 or UNet16")
     deconv = "center.block.0.conv.weight" in state_dict
     layers = {"0.conv": "0", "1": "3"} if deconv else {"1.conv": "1", "2.conv": "4"}
     modules = {

@@ -1,4 +1,4 @@
-"""The encoder of the U-Net family: units at falling resolution. Encoders on torchvision backbones have a module of their own."""
+"""The encoder of the U-Net family: units at decreasing resolution. Encoders on backbones are in ``torchvision_encoder``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _strides_per_axis(
     if len(strides) != num_strides:
         raise ValueError(
             f"strides has {len(strides)} entries but channels has {num_strides + 1} levels: give one stride between two "
-            f"levels, {num_strides} in all"
+            f"levels, {num_strides} in total"
         )
     per_axis = [(entry,) * spatial_dims if isinstance(entry, int) else tuple(entry) for entry in strides]
     for stride in per_axis:
