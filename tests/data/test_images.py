@@ -396,7 +396,7 @@ def test_deep_colours_keep_their_sixteen_bits(tmp_path):
     for name in ("b.png", "b.pgm"):
         np.testing.assert_array_equal(read_image(tmp_path / name).array[0], deep[..., 0])
     (tmp_path / "c.ppm").write_bytes(b"P6\n30 20\n65535\n" + deep.astype(">u2").tobytes())
-    with pytest.raises(ImageError, match=r"c\.ppm: has more than 8 bits a colour"):
+    with pytest.raises(ImageError, match=r"c\.ppm: has more than 8 bits per colour"):
         read_image(tmp_path / "c.ppm")
 
 
