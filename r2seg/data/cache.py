@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2seg.data.cases import Case
+from r2seg.data.geometry import PLANES, WorkingGrid
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES, Intensity, PreparedImage, WorkingGrid
+from r2seg.data.intensity import Intensity
+from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from r2seg.config import Config, Window
+from r2seg.data.geometry import WorkingGrid, unresample
 from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
-from r2seg.data.preprocessing import PreparedImage, WorkingGrid, prepare_image, unresample
+from r2seg.data.preprocessing import PreparedImage, prepare_image
 from r2seg.devices import autocast, autocast_dtype, resolve_device
 from r2seg.errors import UserError
 from r2seg.inference.postprocessing import postprocess

@@ -18,7 +18,7 @@ from monai.data.utils import compute_importance_map
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
-from r2seg.data.preprocessing import PLANES, pad_to
+from r2seg.data.geometry import PLANES, pad_to
 
 BLENDS = ("gaussian", "constant")
 

@@ -17,8 +17,9 @@ from r2seg.config import Config
 from r2seg.data import cache as cache_module
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case, find_cases
+from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE, read_image
-from r2seg.data.preprocessing import PLANES, prepare_image
+from r2seg.data.preprocessing import prepare_image
 from r2seg.errors import UserError
 
 SHAPE = (6, 7, 5)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from r2seg.data.preprocessing import PLANES, pad_to
+from r2seg.data.geometry import PLANES, pad_to
 from r2seg.inference.windows import WindowInferer, crop_to, window_starts
 
 CASES = [  # window size, plane, spatial shape
