@@ -13,7 +13,7 @@ import torch
 
 from r2seg.config import Config, build_configured_network
 from r2seg.data.cache import cache_cases
-from r2seg.data.cases import find_cases
+from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
 from r2seg.devices import autocast, autocast_dtype

@@ -9,7 +9,8 @@ from typing import Any
 from r2seg.case_sets import parts_of
 from r2seg.config import Config, dump_config
 from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import Case, find_cases
+from r2seg.data.cases import Case
+from r2seg.data.layouts import find_cases
 from r2seg.data.splits import split_cases
 from r2seg.errors import UserError
 from r2seg.files import write_text

@@ -16,9 +16,10 @@ from PIL import Image as Picture
 from r2seg.config import Config
 from r2seg.data import cache as cache_module
 from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import Case, find_cases
+from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE, read_image
+from r2seg.data.layouts import find_cases
 from r2seg.data.preprocessing import prepare_image
 from r2seg.errors import UserError
 
