@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r2seg.errors import UserError
+from r2seg.errors import entry_of
 
 if TYPE_CHECKING:
     from r2seg.config import Preprocessing
@@ -63,11 +63,7 @@ def measure_intensity(array: np.ndarray, preprocessing: Preprocessing) -> Intens
         UserError: The kind is unknown.
     """
     options = preprocessing.intensity
-    if options.kind not in INTENSITIES:
-        raise UserError(
-            f"preprocessing.intensity.kind is {options.kind!r}, which is unknown: give one of {', '.join(INTENSITIES)}"
-        )
-    measure = INTENSITIES[options.kind]
+    measure = entry_of(INTENSITIES, options.kind, "preprocessing.intensity.kind")
     return Intensity(*zip(*(measure(channel, options) for channel in array), strict=True))
 
 

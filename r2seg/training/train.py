@@ -26,7 +26,7 @@ from r2seg.data.cache import CachedCase
 from r2seg.data.sampling import WindowSampler
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError
-from r2seg.inference.segmenter import inferer_of, segment_prepared
+from r2seg.inference.prediction import inferer_of, segment_prepared
 from r2seg.run import BEST, CACHE, LAST, PLOTS, TENSORBOARD, Run
 from r2seg.training.engines import CaseScores, MeanScore, PooledEvidence, make_train_step, make_validation_step
 from r2seg.training.losses import SegmentationLoss

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from r2seg.data.cases import Case
 from r2seg.data.layouts.folder import folder_cases
 from r2seg.data.layouts.voc import voc_cases
-from r2seg.errors import UserError
+from r2seg.errors import entry_of
 
 if TYPE_CHECKING:
     from r2seg.config import Data
@@ -25,6 +25,4 @@ def find_cases(data: Data) -> list[Case]:
     Raises:
         UserError: The layout is unknown, folders are missing, a case has no label, or two files claim one case.
     """
-    if data.layout not in LAYOUTS:
-        raise UserError(f"data.layout is {data.layout!r}, which is unknown: give one of {', '.join(LAYOUTS)}")
-    return LAYOUTS[data.layout](data)
+    return entry_of(LAYOUTS, data.layout, "data.layout")(data)
