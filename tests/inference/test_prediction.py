@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 import torch
 
-from r2seg.config import Network
+from r2seg.config import Config
 from r2seg.errors import UserError
 from r2seg.inference.prediction import ACTIVATIONS, DECISIONS, to_indices, to_probabilities
 
@@ -27,7 +27,7 @@ def test_softmax_takes_the_largest_and_sums_to_one() -> None:
 
 
 def test_the_outputs_are_those_that_a_config_may_name() -> None:
-    outputs = sorted(get_args(Network.model_fields["output"].annotation))
+    outputs = sorted(get_args(Config.model_fields["network"].annotation.model_fields["output"].annotation))
     assert len(outputs) == 2
     assert sorted(ACTIVATIONS) == sorted(DECISIONS) == outputs
 
@@ -37,5 +37,7 @@ def test_an_unknown_output_is_refused() -> None:
         lambda: to_probabilities(torch.zeros(2, 3), "tanh"),
         lambda: to_indices(torch.zeros(2, 3), "tanh", 0),
     ):
-        with pytest.raises(UserError, match="network.output is 'tanh', which is unknown: give one of softmax, sigmoid"):
+        with pytest.raises(
+            UserError, match=r"network\.output is 'tanh', which is unknown: give one of softmax, sigmoid"
+        ):
             function()
