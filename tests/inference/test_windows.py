@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from r2seg.data.geometry import PLANES, pad_to
-from r2seg.inference.windows import WindowInferer, crop_to, window_starts
+from r2seg.inference.slabs import crop_to, window_starts
+from r2seg.inference.windows import WindowInferer
 
 CASES = [  # window size, plane, spatial shape
     ((8, 6), None, (21, 17)),
