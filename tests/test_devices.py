@@ -21,7 +21,7 @@ def test_auto_takes_the_cpu_where_there_is_nothing_better(monkeypatch: pytest.Mo
     assert describe_device(CPU).startswith("cpu: ")
 
 
-def test_a_gpu_that_torch_cannot_use_is_told_with_driver_cuda_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_torch_cannot_use_is_reported_with_driver_cuda_and_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
     answer = subprocess.CompletedProcess([], 0, "NVIDIA A100, 470.57.02\n", "")
@@ -43,7 +43,7 @@ def test_bf16_on_a_cpu_only_where_it_computes_in_it(monkeypatch: pytest.MonkeyPa
         assert autocast_dtype(CPU, "auto") == (torch.bfloat16 if there else None)
         assert autocast_dtype(CPU, "float32") is None
         if not there:
-            with pytest.raises(UserError, match="precision bf16: cpu does not compute in it"):
+            with pytest.raises(UserError, match="precision bf16: cpu does not support it"):
                 autocast_dtype(CPU, "bf16")
     with pytest.raises(UserError, match="fp16 is for CUDA"):
         autocast_dtype(CPU, "fp16")
@@ -53,5 +53,5 @@ def test_three_dimensional_training_on_a_cpu_is_float32(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     assert autocast_dtype(CPU, "auto", trains_dims=3) is None
     assert autocast_dtype(CPU, "auto", trains_dims=2) == torch.bfloat16
-    with pytest.raises(UserError, match="3-D training on a CPU is wrong in it"):
+    with pytest.raises(UserError, match="3-D training on a CPU computes wrong gradients in it"):
         autocast_dtype(CPU, "bf16", trains_dims=3)
