@@ -274,10 +274,13 @@ def test_all_cases_that_cannot_be_used_are_reported_together(root: Path, tmp_pat
     assert [case.id for case in seen] == ["a", "b", "c", "d", "e"]
 
 
-def test_a_folder_that_cannot_be_written_is_reported(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        UserError, match=r"case a: .*file: the preprocessed case a cannot be written: .*; set data\.cache to a writable folder"
+        UserError,
+        match=r"case a: .*file: the preprocessed case a cannot be written: .*; set data\.cache to a writable folder",
     ):
         cached(config_of(root), tmp_path / "file")
 

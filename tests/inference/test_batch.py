@@ -90,7 +90,7 @@ def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
         lambda: plan_jobs([root / "images"], root / "labels", 1, protected=[root / "labels"]),
         lambda: plan_case_jobs([case], root / "labels", protected=[root / "labels"]),
     ):
-        with pytest.raises(UserError, match="in the folder of the run.s reference labels"):
+        with pytest.raises(UserError, match="in the folder of the run's reference labels"):
             plan()
 
 
