@@ -9,7 +9,15 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from r2seg.errors import UserError, counted
+from r2seg.errors import UserError, counted, entry_of
+
+# Precision -> type of autocast. None is float32; "auto" is decided by the device.
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "auto": None,
+    "float32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -80,12 +88,13 @@ def autocast_dtype(device: torch.device, precision: str, *, trains_dims: int | N
 
     Args:
         device: Where the network computes.
-        precision: "auto", "float32", "bf16" or "fp16".
+        precision: A key of ``PRECISIONS``.
         trains_dims: Number of spatial axes of the windows if gradients are computed, else None.
 
     Raises:
-        UserError: The device does not support the precision, or computes wrongly in it.
+        UserError: The precision is unknown, or the device does not support it, or computes wrongly in it.
     """
+    dtype = entry_of(PRECISIONS, precision, "precision")
     if precision == "float32":
         return None
     # The weight gradient of a 3x3x3 convolution in bf16 on an AVX512-BF16 CPU reads uninitialized memory if the map has two voxels
@@ -108,7 +117,7 @@ def autocast_dtype(device: torch.device, precision: str, *, trains_dims: int | N
         raise UserError(f"precision bf16: {device} does not support it; set precision: auto")
     if precision == "fp16" and device.type != "cuda":
         raise UserError(f"precision fp16 is for CUDA devices, but this is {device}; set precision: auto")
-    return torch.bfloat16 if precision == "bf16" else torch.float16
+    return dtype
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
-from r2seg.config import Augmentation
-from r2seg.data.augmentation import Windows, augment
+from r2seg.config import Augmentation, Window
+from r2seg.data.augmentation import Windows, augment, flip_axes
 from r2seg.data.images import IGNORE
 
 NOTHING = Augmentation(rotate_degrees=0, scale=0, brightness=0, contrast=0, noise=0)
@@ -151,3 +153,27 @@ def test_noise_is_as_strong_as_said_and_leaves_labels_alone() -> None:
     assert level.min() < 0.05
     assert 0.25 < level.max() < 0.32
     assert torch.equal(found_label, label)
+
+
+def test_the_directions_are_those_that_a_config_may_name() -> None:
+    boxes = flip_axes(Window(size=[4, 4, 4]), pictures=False)
+    directions = get_args(get_args(Augmentation.model_fields["flip"].annotation)[0])
+    assert sorted(directions) == sorted(boxes)
+    assert set(flip_axes(Window(size=[4, 4]), pictures=True)) < set(boxes)
+
+
+def test_changes_are_made_in_their_order_from_one_source_of_numbers() -> None:
+    image, label = square(4)
+    everything = only(flip=("left-right",), rotate_degrees=20.0, scale=0.1, contrast=0.2, brightness=0.1, noise=0.1)
+    found = run(image, label, everything, seed=3)
+    rng = np.random.default_rng(3)
+    windows = Windows(image, label, np.ones((4, 2)), {"left-right": 0, "front-back": 1})
+    for part in (
+        only(flip=("left-right",)),
+        only(rotate_degrees=20.0, scale=0.1),
+        only(contrast=0.2, brightness=0.1),
+        only(noise=0.1),
+    ):
+        windows = augment(windows, part, rng)
+    assert torch.equal(found[0], windows.image)
+    assert torch.equal(found[1], windows.label)
