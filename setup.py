@@ -71,6 +71,7 @@ setup(
         "monai>=1.5",
         "pytorch-ignite>=0.5",
         "nibabel>=5.3",
+        "isal>=1.7",
         "SimpleITK>=2.4",
         "scikit-image>=0.24",
         "pillow>=10",

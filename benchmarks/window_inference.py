@@ -24,7 +24,7 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from torch import nn
 
 import r2seg
-from r2seg.data.preprocessing import PLANES
+from r2seg.data.geometry import PLANES
 from r2seg.inference.windows import WindowInferer
 from r2seg.networks import build_network
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2seg.config import Config, load_config
-from r2seg.data.cases import Case, find_cases
+from r2seg.data.cases import Case
+from r2seg.data.layouts import find_cases
 from r2seg.data.splits import PARTS, split_cases
 from r2seg.errors import UserError, some
 from r2seg.run import CONFIG, Run

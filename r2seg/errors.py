@@ -4,7 +4,10 @@ Commands print the exception's text in one line, without a traceback.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+Entry = TypeVar("Entry")
 
 
 class UserError(ValueError):
@@ -33,3 +36,19 @@ def nearest(name: str, choices: Iterable[str], most: int = 1) -> str:
     choices = list(choices)
     close = closest(name, choices, most)
     return f"did you mean {' or '.join(close)}?" if close else f"valid here: {some(sorted(choices), 20)}"
+
+
+def entry_of(table: Mapping[str, Entry], name: str, what: str) -> Entry:
+    """The entry of a closed set's table.
+
+    Args:
+        table: Name -> entry.
+        name: The name that was given.
+        what: The config key or argument that gave it.
+
+    Raises:
+        UserError: The name is unknown; the message lists the valid ones.
+    """
+    if name not in table:
+        raise UserError(f"{what} is {name!r}, which is unknown: give one of {', '.join(table)}")
+    return table[name]

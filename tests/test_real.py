@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from r2seg.config import load_config
-from r2seg.data.cases import find_cases
+from r2seg.data.layouts import find_cases
 from r2seg.data.splits import split_cases
 from r2seg.data.transforms import case_transforms
 from r2seg.training.plan import plan_training

@@ -21,7 +21,7 @@ def convert_weights(
         Path,
         typer.Option(
             "--config",
-            help="YAML file with the labels, preprocessing and window it was trained with.",
+            help="YAML file with the labels, preprocessing and window that the network was trained with.",
             show_default=False,
         ),
     ],
@@ -29,14 +29,14 @@ def convert_weights(
         Path, typer.Option("-o", "--output", metavar="RUN", help="Run folder to make.", show_default=False)
     ],
     volumes: Annotated[
-        bool, typer.Option("--volumes/--pictures", help="Whether it will segment slices of volumes, or pictures.")
+        bool, typer.Option("--volumes/--pictures", help="Whether the network segments slices of volumes, or pictures.")
     ] = False,
     steps: Annotated[
         int | None,
-        typer.Option("--steps", min=1, help="leejunhyun: the t of R2U_Net, where the weights do not tell it."),
+        typer.Option("--steps", min=1, help="leejunhyun: the t of R2U_Net, if the weights do not state it."),
     ] = None,
 ) -> None:
-    """Turn weights trained with an original repository into a run that r2seg-infer takes.
+    """Turn weights trained with an original repository into a run that r2seg-infer can use.
 
     Example: r2seg convert-weights R2U_Net.pth --origin leejunhyun --config skin.yaml -o runs/old_skin
     """

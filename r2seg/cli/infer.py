@@ -16,9 +16,7 @@ def infer(
     run: Annotated[Path, typer.Argument(help="Run folder that r2seg-train made.", show_default=False)],
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="INPUT...", help="Images, or folders of them (searched below themselves).", show_default=False
-        ),
+        typer.Argument(metavar="INPUT...", help="Images, or folders of images (subfolders too).", show_default=False),
     ] = None,
     *,
     output: Annotated[
@@ -45,30 +43,30 @@ def infer(
             "--overlap",
             min=0.0,
             max=0.95,
-            help="Overlap of windows as a share of the window; the run's where it is left out.",
+            help="Overlap of windows as a fraction of the window; default: the run's.",
         ),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, help="Windows at a time; the run's where it is left out.")
+        int | None, typer.Option("--batch-size", min=1, help="Windows per call of the network; default: the run's.")
     ] = None,
     split: Annotated[
         str | None,
         typer.Option(
-            "--split", metavar="PART", help="Instead of INPUT: the run's own test, validation, train or all cases."
+            "--split", metavar="PART", help="Instead of INPUT: the run's own cases, test, validation, train or all."
         ),
     ] = None,
 ) -> None:
     """Segment images with a trained run: label maps on the images' own grids, with their own headers.
 
     Relative paths, names and formats are kept (jpg gives png). Files that differ only in _0000, _0001, ... are the channels of
-    one case. A case that fails is named with its reason and the others go on; the exit status is then 1.
+    one case. A case that fails is reported with its reason and the others continue; the exit status is then 1.
 
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
     from r2seg.case_sets import cases_of
     from r2seg.run import Run
 
-    opened = Run.open(run)  # a wrong folder is told before torch is loaded
+    opened = Run.open(run)  # fails early, before torch is loaded, if the folder is not a run folder
     if bool(inputs) == (split is not None):
         raise UserError("name images or folders to segment, or --split test for the run's own test cases")
     resolved = start(device, threads)

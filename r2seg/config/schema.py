@@ -107,7 +107,7 @@ class Split(Section):
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/cases.py")
+    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/layouts/")
     root: FilePath = Field(
         description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
     )

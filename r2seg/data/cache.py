@@ -1,7 +1,7 @@
-"""Preprocessed cases on disk, memory-mapped, so that a window costs what it holds and memory does not grow with the data.
+"""Preprocessed cases on disk, memory-mapped: a window reads only what it holds, and memory does not grow with the data.
 
-An entry is keyed by its files and settings, written beside and renamed; a broken or stale one is never read. Voxels stay in
-the file's integer type where nothing is resampled: half the size of floats, and training sees exactly what inference sees.
+An entry is keyed by its files and settings, written to a folder beside and then renamed; a broken or stale one is never read.
+Voxels keep the file's integer type if nothing is resampled: half the size of floats, and training sees exactly what inference sees.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2seg.data.cases import Case
+from r2seg.data.geometry import PLANES, WorkingGrid
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES, Intensity, PreparedImage, WorkingGrid
+from r2seg.data.intensity import Intensity
+from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
 
 if TYPE_CHECKING:
     from r2seg.config import Config
 
-# Raised when an entry's content changes meaning, so that old entries are made anew.
+# Increased when the meaning of an entry's content changes, so that old entries are made again.
 _VERSION = 2
-# Labelled voxels remembered for each label of a case: enough that windows centred on them cover it.
+# Labelled voxels kept for each label of a case: enough that windows around them cover it.
 _REMEMBERED_VOXELS = 20_000
 
 
@@ -43,7 +45,7 @@ class CachedCase:
         grid: The case's grid.
         intensity: The case's intensity map.
         spacing_mm: Voxel size of the working grid; ones for pictures.
-        foreground: For each label that occurs, its class index and some of its voxels (N, len(S)).
+        foreground: Class index of each label that occurs -> some of its voxels (N, len(S)).
     """
 
     id: str
@@ -64,16 +66,16 @@ class CachedCase:
 def cache_cases(
     cases: Sequence[Case], config: Config, folder: Path, on_case: Callable[[Case], None] | None = None
 ) -> list[CachedCase]:
-    """Every case from the cache, made where it is not there.
+    """Every case from the cache; entries that do not exist yet are made.
 
     Args:
         cases: Labelled cases.
         config: Its data, preprocessing and window sections decide what an entry holds.
-        folder: Where entries lie.
+        folder: The cache's folder.
         on_case: Called after each case, for progress.
 
     Raises:
-        UserError: With every case that cannot be used, a line each.
+        UserError: Some cases cannot be used; one line for each.
     """
     cached, problems = [], []
     for case in cases:
@@ -108,7 +110,7 @@ def _key(case: Case, config: Config, first: int) -> str:
 
 
 def _cache_case(case: Case, config: Config, folder: Path) -> CachedCase:
-    # Windows of a plane are read whole where that plane's axis comes first on disk.
+    # A slice of a plane is one piece of the file if that plane's axis comes first on disk.
     first = PLANES[config.window.plane_in_volumes] if config.spatial_dims == 2 else 0
     entry = folder / _key(case, config, first)
     if (entry / "meta.json").is_file():
@@ -126,7 +128,7 @@ def _read_entry(case: Case, entry: Path, first: int) -> CachedCase:
     first = first if dims == 3 else 0
 
     def load(name: str, lead: int) -> np.ndarray:
-        # Copy on write: never written, but torch warns of arrays that could not be.
+        # Copy on write: never written, but torch warns about arrays that are read-only.
         return np.moveaxis(np.load(entry / f"{name}.npy", mmap_mode="c"), lead, lead + first)
 
     foreground = np.load(entry / "foreground.npy")
@@ -153,7 +155,7 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     image, grid, label = sample["image"], sample["grid"], sample["label"]
     if config.spatial_dims == 3 and image.spatial_dims == 2:
         raise UserError(
-            f"case {case.id}: a picture, and window.size {list(config.window.size)} is 3-D: give two numbers"
+            f"case {case.id}: is a picture, but window.size {list(config.window.size)} is 3-D: give two numbers"
         )
     first = first if image.spatial_dims == 3 else 0
     spacing_mm = (1.0,) * image.spatial_dims
@@ -181,22 +183,22 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
             try:
                 beside.rename(entry)
             except OSError:
-                if not (entry / "meta.json").is_file():  # else another process was quicker: its entry is as good
-                    shutil.rmtree(entry, ignore_errors=True)  # what an interrupted removal left
+                if not (entry / "meta.json").is_file():  # else another process was faster: its entry is just as good
+                    shutil.rmtree(entry, ignore_errors=True)  # left by an interrupted removal
                     beside.rename(entry)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
     except OSError as error:
-        # Of a full disk numpy says "1288 requested and 992 written".
+        # On a full disk numpy says "1288 requested and 992 written".
         reason = "No space left on device" if "requested and" in str(error) else error.strerror or error
         raise UserError(
-            f"{entry.parent}: the preprocessed case {case.id} cannot be kept: {reason}; "
-            "set data.cache to a folder with room that can be written"
+            f"{entry.parent}: the preprocessed case {case.id} cannot be written: {reason}; "
+            "set data.cache to a writable folder with enough space"
         ) from None
 
 
 def _remember_foreground(label: np.ndarray) -> np.ndarray:
-    """Rows (class index, *coordinates) of labelled voxels, the same ones on each call."""
+    """Rows (class index, *coordinates) of labelled voxels, the same on each call."""
     rng = np.random.default_rng(0)
     rows = [np.zeros((0, 1 + label.ndim), dtype=np.int32)]
     flat = label.reshape(-1)

@@ -1,4 +1,4 @@
-"""Training windows: drawn from cached cases with foreground balance, augmented in batches on the device.
+"""Training windows: which are drawn from the cached cases, with foreground balance. How they are changed is in augmentation.py.
 
 Everything random in step s of epoch e follows from (seed, e, s): a resumed run draws what an uninterrupted one draws, and
 any step can be drawn without those before it.
@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
+from r2seg.data.augmentation import Windows, augment, flip_axes
 from r2seg.data.cache import CachedCase
+from r2seg.data.geometry import PLANES, pad_to
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES, pad_to
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Sampling, Window
@@ -27,17 +26,17 @@ if TYPE_CHECKING:
 class WindowSampler:
     """Batches of windows and their labels.
 
-    A case is drawn first, each with the same chance, so that long volumes do not drown short ones. Of all windows the share
-    ``sampling.foreground`` is of cases that have labels and holds a voxel of a label drawn evenly from those of the case, at a
-    place in the window drawn evenly; the others lie anywhere in any case. Where an image is smaller than the window its edge is
-    repeated, as in ``WindowInferer``, and the label there is ignored.
+    A case is drawn first, each with the same probability, so that short volumes count as much as long ones. The share
+    ``sampling.foreground`` of the windows comes from cases that have labels: such a window holds a voxel of a label, drawn
+    uniformly from the case's labels, at a uniformly drawn place in the window. The others lie anywhere in any case. If an image is
+    smaller than the window, its edge is repeated, as in ``WindowInferer``, and the label there is ignored.
 
     Args:
         cases: Cached training cases.
         window: Size, plane and batch size.
         sampling: Windows per epoch, foreground share.
         augmentation: Strengths of the random changes.
-        seed: Of everything drawn.
+        seed: Seed of everything drawn.
         device: Where batches are made.
     """
 
@@ -61,7 +60,7 @@ class WindowSampler:
         self.steps_per_epoch = math.ceil(sampling.windows_per_epoch / window.batch_size)
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[dict[str, Any]]:
-        """Batches of an epoch from a step on; the next one is read while the current one is used."""
+        """Batches of an epoch, starting at a step; the next one is read while the current one is used."""
         with ThreadPoolExecutor(1, thread_name_prefix="windows") as reader:
             coming = reader.submit(self._draw, epoch, first_step)
             for step in range(first_step, self.steps_per_epoch):
@@ -128,94 +127,6 @@ class WindowSampler:
             in_plane = len(case.spacing_mm) > len(self.window.size)
             spacings.append([s for axis, s in enumerate(case.spacing_mm) if not (in_plane and axis == plane)])
         rng = np.random.default_rng([self.seed, epoch, step, 1])
-        is_picture = drawn["cases"][0].label.ndim == 2
-        image, label = augment(
-            image, label, self.augmentation, rng, np.array(spacings), _flip_axes(self.window, is_picture)
-        )
-        return {"image": image, "label": label.long(), "case": [case.id for case in drawn["cases"]]}
-
-
-def _flip_axes(window: Window, is_picture: bool) -> dict[str, int]:
-    """Spatial axis of a window that each anatomical direction runs along."""
-    if is_picture:
-        return {"up-down": 0, "left-right": 1}
-    names = ["left-right", "front-back", "up-down"]
-    if len(window.size) == 2:
-        del names[PLANES[window.plane_in_volumes]]
-    return {name: axis for axis, name in enumerate(names)}
-
-
-def augment(
-    image: Tensor,
-    label: Tensor,
-    strength: Augmentation,
-    rng: np.random.Generator,
-    spacing_mm: np.ndarray,
-    flip_axes: dict[str, int],
-) -> tuple[Tensor, Tensor]:
-    """Random mirroring, rotation, scale, brightness, contrast and noise of a batch, each window its own.
-
-    Rotation and scale act in millimetres, so that anisotropic windows are not sheared. Beyond the window the image repeats
-    its edge and the label is ignored. Strengths of intensity are in units of the preprocessed intensities.
-
-    Args:
-        image: (B, C, *S) float32.
-        label: (B, *S) uint8 class indices.
-        strength: The config's augmentation section.
-        rng: Source of every number; noise is drawn on the image's device with a seed from it.
-        spacing_mm: Voxel size (B, len(S)).
-        flip_axes: Spatial axis of each direction that the windows have.
-
-    Shape: image (B, C, *S) and label (B, *S) keep theirs.
-    """
-    batch, dims = len(image), image.ndim - 2
-    device = image.device
-    for direction in strength.flip:
-        if direction in flip_axes:
-            axis = flip_axes[direction]
-            chosen = torch.from_numpy(rng.random(batch) < 0.5).to(device)
-            image = torch.where(chosen.view(-1, *[1] * (dims + 1)), image.flip(2 + axis), image)
-            label = torch.where(chosen.view(-1, *[1] * dims), label.flip(1 + axis), label)
-    if strength.rotate_degrees or strength.scale:
-        image, label = _rotate_and_scale(image, label, strength, rng, spacing_mm)
-    if strength.contrast or strength.brightness:
-        shape = (batch, image.shape[1], *[1] * dims)
-        gain = torch.from_numpy(rng.uniform(1 - strength.contrast, 1 + strength.contrast, shape).astype(np.float32))
-        offset = torch.from_numpy(rng.uniform(-strength.brightness, strength.brightness, shape).astype(np.float32))
-        centre = image.mean(dim=tuple(range(2, image.ndim)), keepdim=True)
-        image = (image - centre) * gain.to(device) + centre + offset.to(device)
-    if strength.noise:
-        generator = torch.Generator(device).manual_seed(int(rng.integers(2**62)))
-        level = torch.from_numpy(rng.uniform(0, strength.noise, (batch, *[1] * (dims + 1))).astype(np.float32)).to(
-            device
-        )
-        image = image + level * torch.randn(image.shape, generator=generator, device=device)
-    return image, label
-
-
-def _rotate_and_scale(
-    image: Tensor, label: Tensor, strength: Augmentation, rng: np.random.Generator, spacing_mm: np.ndarray
-) -> tuple[Tensor, Tensor]:
-    batch, dims = len(image), image.ndim - 2
-    size = np.array(image.shape[2:], dtype=np.float64)
-    theta = np.zeros((batch, dims, dims + 1))
-    limit = math.radians(strength.rotate_degrees)
-    for index in range(batch):
-        matrix = np.eye(dims) / rng.uniform(1 - strength.scale, 1 + strength.scale)
-        for first, second in ((0, 1),) if dims == 2 else ((0, 1), (0, 2), (1, 2)):
-            angle = rng.uniform(-limit, limit)
-            turn = np.eye(dims)
-            turn[[first, second], [first, second]] = math.cos(angle)
-            turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
-            matrix = turn @ matrix
-        # Millimetres -> voxels -> grid_sample's [-1, 1] over the window, whose axes count from the last.
-        to_unit = 2 / (spacing_mm[index] * size)
-        matrix = to_unit[:, None] * matrix / to_unit[None, :]
-        theta[index, :, :dims] = matrix[::-1, ::-1]
-    grid = F.affine_grid(
-        torch.from_numpy(theta.astype(np.float32)).to(image.device), list(image.shape), align_corners=False
-    )
-    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    shifted = label[:, None].float() - IGNORE  # so that what lies outside, sampled as 0, becomes IGNORE
-    label = (F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False) + IGNORE)[:, 0]
-    return image, label.round().to(torch.uint8)
+        axes = flip_axes(self.window, pictures=drawn["cases"][0].label.ndim == 2)
+        windows = augment(Windows(image, label, np.array(spacings), axes), self.augmentation, rng)
+        return {"image": windows.image, "label": windows.label.long(), "case": [case.id for case in drawn["cases"]]}

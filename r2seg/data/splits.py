@@ -1,4 +1,4 @@
-"""Splits of cases into training, validation and test, by group, so that no patient is on two sides."""
+"""Splits of cases into training, validation and test, by group, so that no patient is in two parts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ PARTS = ("train", "validation", "test")
 def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, list[Case]]:
     """Cases of each part: "train", "validation", "test".
 
-    Shares are of groups, drawn with the seed from the sorted groups, at least one group where a share is above 0, so that
-    the same data and seed give the same split on any machine. Lists name cases or whole groups.
+    Shares are shares of the groups, drawn with the seed from the sorted groups, at least one group if a share is above 0: the
+    same data and seed give the same split on any machine. Lists name cases or whole groups.
 
     Raises:
-        UserError: A name that is no case, a case on two sides, or nothing left to train or validate on.
+        UserError: A name is neither a case nor a group, a case or group is in two parts, or no case is left to train or validate
+            on.
     """
     group = {case.id: (case.group or case.id) if split.by == "group" else case.id for case in cases}
     given = {"train": split.train, "validation": split.validation, "test": split.test}
@@ -79,5 +80,5 @@ def _refuse_divided_groups(parts: dict[str, list[Case]], group: dict[str, str]) 
             if other != part:
                 raise UserError(
                     f"data.split puts the group {group[case.id]!r} into both {other} and {part}: "
-                    "a patient on two sides flatters the score; name whole groups, or set data.split.by: case"
+                    "a patient in two parts makes the score too good; name whole groups, or set data.split.by: case"
                 )

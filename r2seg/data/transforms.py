@@ -1,6 +1,6 @@
-"""The deterministic part of training's data as MONAI transforms: read a case, bring it to the working grid, measure it.
+"""The deterministic part of training's data as MONAI transforms: read a case, resample it to the working grid, measure it.
 
-Thin wrappers: the work is in images.py and preprocessing.py, where inference calls it too. A sample is a dictionary; each
+Thin wrappers: the work is in images/, geometry.py and intensity.py, which inference uses too. A sample is a dictionary; each
 transform adds to it. ``case_transforms`` is their composition, whose result ``cache.py`` keeps.
 """
 
@@ -13,8 +13,10 @@ import numpy as np
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
+from r2seg.data.geometry import WorkingGrid, resample, resample_indices
 from r2seg.data.images import Image, check_same_grid, read_image, read_label_map
-from r2seg.data.preprocessing import WorkingGrid, measure_intensity, outside_to_ignore, resample_indices, resample_slab
+from r2seg.data.intensity import measure_intensity
+from r2seg.data.preprocessing import outside_to_ignore
 
 if TYPE_CHECKING:
     from r2seg.config import Data, Preprocessing
@@ -53,7 +55,7 @@ class ToWorkingGrid(Transform):
         return {
             **sample,
             "grid": grid,
-            "voxels": resample_slab(oriented, grid, 0, 0, grid.shape[0]),
+            "voxels": resample(oriented, grid),
             "reference": reference,
             "label": resample_indices(reference, grid),
         }

@@ -1,4 +1,4 @@
-"""Many inputs through one Segmenter: which files are one case, where each output goes, and what is said when a case fails."""
+"""Many inputs through one Segmenter: which files are one case, where each output goes, and what is reported when a case fails."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Job:
     """One case to segment.
 
     Attributes:
-        images: One file, or one file a channel.
+        images: One file, or one file per channel.
         output: Label map to write.
-        probabilities: Probability map to write where they are asked for.
+        probabilities: Probability map to write if requested.
     """
 
     images: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: its label map is written, or ``error`` says why not."""
+    """A finished job: its label map has been written, or ``error`` says why not."""
 
     job: Job
     error: str | None = None
@@ -46,29 +46,29 @@ def plan_jobs(
 ) -> list[Job]:
     """The jobs for files and folders of images.
 
-    Folders are searched below themselves and relative paths kept; what lies in an output folder inside one is not an input, and
-    a case that is named twice is one. Files that differ only in ``_0000``, ``_0001`` … are one case when there are as many as
-    the run has channels.
+    Folders are searched with their subfolders, and relative paths are kept. Files in an output folder inside an input folder are
+    not inputs, and a case that is named twice is one. Files that differ only in ``_0000``, ``_0001`` … are one case if there are
+    as many as the run has channels.
 
     Args:
         inputs: Files and folders.
         output: A folder, or, for a single case, a file with an image suffix.
         in_channels: Channels the run was trained on.
         probabilities: Whether probability maps are written too.
-        protected: Folders that no output may lie in, such as that of the reference labels.
+        protected: Folders that no output may be written to, such as that of the reference labels.
 
     Raises:
-        UserError: An input is missing or no image, an output would overwrite an input, two cases have one output, or nothing
-            can be written there.
+        UserError: An input is missing or not an image, an output would overwrite an input, two cases have the same output, or
+            the output cannot be written.
     """
     output = Path(output)
     single = bool(split_suffix(output)[1]) and not output.is_dir()
     jobs: list[Job] = []
     for given in map(Path, inputs):
         if not given.exists():
-            raise UserError(f"{given}: there is no such file or folder")
+            raise UserError(f"{given}: no such file or folder")
         if given.is_dir():
-            # An output folder around the inputs, such as ".", holds no outputs of an earlier run alone.
+            # An output folder that contains the inputs, such as ".", does not hold earlier outputs alone.
             earlier = output.resolve() if given.resolve() in output.resolve().parents else None
             inside = [path for path in find_images(given) if not (earlier and path.resolve().is_relative_to(earlier))]
             if not inside:
@@ -83,7 +83,7 @@ def plan_jobs(
             jobs.append(Job(images, target, (output.parent if single else output) / "probabilities" / below))
     jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
-        raise UserError(f"-o {output} is one file and there are {len(jobs)} cases: name a folder")
+        raise UserError(f"-o {output} is one file, but there are {len(jobs)} cases: name a folder")
     if output.exists() and not single and not output.is_dir():
         raise UserError(f"-o {output} is a file without an image suffix: name a folder")
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
@@ -117,7 +117,7 @@ def _cases_of(files: Iterable[Path], root: Path, in_channels: int) -> list[tuple
 
 
 def _without_parts_of_sets(jobs: list[Job], in_channels: int, single: Path | None) -> list[Job]:
-    """Channels of one case that were named one by one become one job."""
+    """The jobs, with channels of one case that were named one by one joined into one job."""
     loose = {job.images[0]: job for job in jobs if len(job.images) == 1}
     for folder in {path.parent for path in loose}:
         members = [path for path in loose if path.parent == folder]
@@ -130,7 +130,7 @@ def _without_parts_of_sets(jobs: list[Job], in_channels: int, single: Path | Non
 
 
 def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: Sequence[Path]) -> None:
-    """Raises before the first case is segmented where some output could not be written, or would destroy something."""
+    """Fails before the first case is segmented if an output could not be written, or would overwrite something."""
     sources = {path.resolve() for job in jobs for path in job.images}
     kept_free = [folder.resolve() for folder in protected]
     targets: dict[Path, Job] = {}
@@ -140,7 +140,7 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
             if key in sources:
                 raise UserError(f"{path} is an input and would be overwritten: name another folder with -o")
             if any(key.is_relative_to(folder) for folder in kept_free):
-                raise UserError(f"{path} lies among the reference labels of the run: name another folder with -o")
+                raise UserError(f"{path} is in the folder of the run's reference labels: name another folder with -o")
             other = targets.setdefault(key, job)
             if other is not job:
                 raise UserError(
@@ -149,8 +149,8 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
                 )
             place = next(folder for folder in key.parents if folder.exists())
             if not place.is_dir() or not os.access(place, os.W_OK):
-                reason = "it is no folder" if not place.is_dir() else "you may not write there"
-                raise UserError(f"{path} cannot be written into {place}: {reason}; name another folder with -o")
+                reason = "it is not a folder" if not place.is_dir() else "permission denied"
+                raise UserError(f"{path} cannot be written to {place}: {reason}; name another folder with -o")
 
 
 def infer(
@@ -161,13 +161,13 @@ def infer(
     on_progress: Callable[[Job, float], None] | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> list[Outcome]:
-    """Segments every case and writes it; a case that fails is told and the others go on.
+    """Segments every case and writes it; a case that fails is reported, and the others continue.
 
     Args:
-        segmenter: A run's.
-        jobs: From ``plan_jobs``.
+        segmenter: The run's segmenter.
+        jobs: From ``plan_jobs`` or ``plan_case_jobs``.
         probabilities: Also write probability maps.
-        on_progress: Called with a job and the share of it that is done.
+        on_progress: Called with a job and the fraction of it that is done.
         on_outcome: Called after each case.
     """
     outcomes = []

@@ -1,4 +1,4 @@
-"""Weights that another repository trained, as a run that inference takes."""
+"""Weights that another repository trained, as a run that inference can use."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ def convert_weights(
 ) -> Run:
     """A run with the converted network, the config's labels, preprocessing and window.
 
-    The network and its options are read off the weights; what the config says of them is replaced.
+    The network and its options are derived from the weights; they replace those of the config.
 
     Args:
         weights: File of ``torch.save`` that the original repository wrote.
-        config: Labels, preprocessing and window that the network was trained with; its data need not be there.
+        config: Labels, preprocessing and window that the network was trained with; its data need not exist.
         output: Run folder to make.
         origin: A key of ``r2seg.networks.legacy.ORIGINS``.
-        image_dims: 2 where the network is for pictures, 3 where it is for slices of volumes.
-        options: What the weights alone do not tell, such as ``steps``.
+        image_dims: 2 if the network is for pictures, 3 if it is for slices of volumes.
+        options: What cannot be derived from the weights, such as ``steps``.
 
     Raises:
-        UserError: The weights are not that origin's, or have another number of classes than the config's labels.
+        UserError: The weights are not that origin's, or their number of classes is not that of the config's labels.
     """
     refuse_used(output)
     try:
@@ -46,7 +46,7 @@ def convert_weights(
     outputs = {num_labels: "sigmoid", num_labels + 1: "softmax"}
     if network.out_channels not in outputs:
         raise UserError(
-            f"{weights} has {network.out_channels} output channels and the config declares {num_labels} labels "
+            f"{weights} has {network.out_channels} output channels, but the config declares {num_labels} labels "
             f"({', '.join(config.data.labels)}): data.labels needs {network.out_channels} for sigmoid "
             f"or {network.out_channels - 1} for softmax"
         )

@@ -1,21 +1,26 @@
-"""What is done to a label map after the network: components and holes. Each step is a pure function of class indices."""
+"""What is done to a label map after the network: components and holes. Each step is a pure function of class indices.
+
+A new step is a function here, its row in ``POSTPROCESSING``, and its section in config/schema.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
+
+from r2seg.errors import entry_of
 
 if TYPE_CHECKING:
     from r2seg.config import PostprocessingStep
 
 
 def keep_largest_components(indices: np.ndarray, index: int, count: int = 1) -> np.ndarray:
-    """Class indices with only the ``count`` largest components of one class; the others become background.
+    """Class indices with only the ``count`` largest components of one class; its others become background.
 
-    Components touch by faces, edges or corners. Of equal ones the first in memory order stays.
+    Components are connected by faces, edges or corners. Among components of equal size the first in memory order stays.
     """
     components, found = ndimage.label(indices == index, structure=np.ones((3,) * indices.ndim))
     if found <= count:
@@ -31,13 +36,26 @@ def fill_holes(indices: np.ndarray, index: int) -> np.ndarray:
     return np.where(filled & (indices == 0), index, indices).astype(indices.dtype)
 
 
+# Step -> function of class indices and a class, whose keywords are the options of the step's section in config/schema.py
+POSTPROCESSING: dict[str, Callable[..., np.ndarray]] = {
+    "largest_components": keep_largest_components,
+    "fill_holes": fill_holes,
+}
+
+
 def postprocess(indices: np.ndarray, steps: Sequence[PostprocessingStep], labels: Mapping[str, object]) -> np.ndarray:
-    """The config's ``postprocessing`` steps, one after another, on class indices (*S)."""
+    """The config's ``postprocessing`` steps, one after another.
+
+    Args:
+        indices: Class indices (*S): 0 background, 1..K the labels in order.
+        steps: Each names a step of ``POSTPROCESSING``, a label, and options.
+        labels: The declared labels, in class order.
+
+    Raises:
+        UserError: A step is unknown.
+    """
     index_of = {name: index for index, name in enumerate(labels, start=1)}
     for step in steps:
-        index = index_of[step.label]
-        if step.step == "largest_components":
-            indices = keep_largest_components(indices, index, step.count)
-        else:
-            indices = fill_holes(indices, index)
+        apply = entry_of(POSTPROCESSING, step.step, "postprocessing.step")
+        indices = apply(indices, index_of[step.label], **step.model_dump(exclude={"step", "label"}))
     return indices

@@ -1,4 +1,4 @@
-"""What a person sees while cases are segmented: a bar on a terminal, a line a case everywhere."""
+"""What a person sees while cases are segmented: a bar on a terminal, and one line per case everywhere."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from r2seg.inference.batch import Job, Outcome
 
 
 class Bar(Progress):
-    """A transient bar that leaves a few columns free: the terminal's ^C would wrap a full line, and half a bar would stay."""
+    """A transient bar that leaves a few columns free: the terminal's ^C would wrap a full line and leave half a bar behind."""
 
     def get_renderables(self) -> Iterator[RenderableType]:
         yield _Narrower(self.make_tasks_table(self.tasks))
@@ -32,7 +32,7 @@ class _Narrower:
 
 
 class InferenceProgress:
-    """Lines of finished cases, and a bar over all cases where there is a terminal."""
+    """Lines of finished cases, and a bar over all cases if there is a terminal."""
 
     def __init__(self, console: Console, total: int, bar: Progress | None) -> None:
         self.console = console
@@ -43,7 +43,7 @@ class InferenceProgress:
         self.started = time.monotonic()
 
     def share(self, job: Job, share: float) -> None:
-        """A share of a case is done."""
+        """A fraction of a case is done."""
         if self.bar:
             self.bar.update(self.task, description=job.images[0].name, completed=self.done + share)
 
@@ -54,8 +54,8 @@ class InferenceProgress:
         self.started = time.monotonic()
         name = outcome.job.images[0]
         if outcome.error:
-            told = outcome.error if str(name) in outcome.error else f"{name}: {outcome.error}"
-            text = f"FAILED {told}"
+            error = outcome.error if str(name) in outcome.error else f"{name}: {outcome.error}"
+            text = f"FAILED {error}"
         else:
             text = f"{name} -> {outcome.job.output}  {seconds:.1f} s"
         self.console.print(f"[{self.done}/{self.total}] {text}", markup=False, soft_wrap=True)
@@ -65,7 +65,7 @@ class InferenceProgress:
 
 @contextmanager
 def inference_progress(console: Console, total: int) -> Iterator[InferenceProgress]:
-    """Progress that puts its bar away at the end."""
+    """Progress whose bar is removed at the end."""
     if not console.is_terminal:
         yield InferenceProgress(console, total, None)
         return

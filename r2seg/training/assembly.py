@@ -24,7 +24,7 @@ from r2seg.data.cache import CachedCase
 from r2seg.data.sampling import WindowSampler
 from r2seg.devices import autocast_dtype
 from r2seg.errors import UserError
-from r2seg.inference.segmenter import inferer_of, segment_prepared
+from r2seg.inference.prediction import inferer_of, segment_prepared
 from r2seg.inference.windows import WindowInferer
 from r2seg.metrics.ignite import CaseScores, MeanScore, PooledEvidence
 from r2seg.networks.weights import load_weights

@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from r2seg.config import Config
-from r2seg.data.cases import find_cases
+from r2seg.data.layouts import find_cases
 from r2seg.data.splits import split_cases
 from r2seg.errors import counted, some
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory

@@ -18,7 +18,8 @@ from monai.handlers import ValidationHandler
 
 from r2seg.case_sets import parts_of
 from r2seg.config import Config
-from r2seg.data.cases import Case, find_cases
+from r2seg.data.cases import Case
+from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
 from r2seg.devices import resolve_device

@@ -16,9 +16,11 @@ from PIL import Image as Picture
 from r2seg.config import Config
 from r2seg.data import cache as cache_module
 from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import Case, find_cases
+from r2seg.data.cases import Case
+from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE, read_image
-from r2seg.data.preprocessing import PLANES, prepare_image
+from r2seg.data.layouts import find_cases
+from r2seg.data.preprocessing import prepare_image
 from r2seg.errors import UserError
 
 SHAPE = (6, 7, 5)
@@ -251,7 +253,7 @@ def test_two_at_once_both_get_the_case(root: Path, tmp_path: Path, monkeypatch: 
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_all_cases_that_cannot_be_used_are_told_together(root: Path, tmp_path: Path) -> None:
+def test_all_cases_that_cannot_be_used_are_reported_together(root: Path, tmp_path: Path) -> None:
     for name in ("b", "c", "d", "e"):
         write_volume(root, name)
     (root / "images" / "b.nii.gz").write_bytes(b"")
@@ -272,10 +274,13 @@ def test_all_cases_that_cannot_be_used_are_told_together(root: Path, tmp_path: P
     assert [case.id for case in seen] == ["a", "b", "c", "d", "e"]
 
 
-def test_a_folder_that_cannot_be_written_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
-        UserError, match=r"case a: .*file: the preprocessed case a cannot be kept: .*; set data\.cache to a folder"
+        UserError,
+        match=r"case a: .*file: the preprocessed case a cannot be written: .*; set data\.cache to a writable folder",
     ):
         cached(config_of(root), tmp_path / "file")
 
@@ -285,7 +290,7 @@ def test_a_folder_that_cannot_be_written_is_told(root: Path, tmp_path: Path, mon
             raise error
 
         monkeypatch.setattr(np, "save", full)
-        with pytest.raises(UserError, match="cannot be kept: No space left on device"):
+        with pytest.raises(UserError, match="cannot be written: No space left on device"):
             cached(config_of(root), tmp_path / "cache")
         assert entries(tmp_path / "cache") == set()
 
@@ -299,7 +304,7 @@ def test_a_folder_that_only_can_be_read_serves_what_it_holds(root: Path, tmp_pat
     monkeypatch.setattr(Path, "mkdir", refuse)
     assert len(cached(config_of(root), tmp_path / "cache")) == 1
     other = config_of(root, preprocessing={"spacing_mm": [2, 2, 2]})
-    with pytest.raises(UserError, match=r"cannot be kept: Permission denied; set data\.cache"):
+    with pytest.raises(UserError, match=r"cannot be written: Permission denied; set data\.cache"):
         cached(other, tmp_path / "cache")
 
 
@@ -321,7 +326,7 @@ def test_pictures_keep_their_type_and_field_of_view(tmp_path: Path) -> None:
     assert case.spacing_mm == (1.0, 1.0)
     assert (mask[tuple(case.foreground[1].T)] == 255).all()
     boxes = config_of(tmp_path, data={"labels": {"x": 255}}, window={"plane": None, "size": [4, 4, 4]})
-    with pytest.raises(UserError, match=r"case p: a picture, and window\.size \[4, 4, 4\] is 3-D"):
+    with pytest.raises(UserError, match=r"case p: is a picture, but window\.size \[4, 4, 4\] is 3-D"):
         cached(boxes, tmp_path / "cache")
 
 

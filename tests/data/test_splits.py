@@ -116,14 +116,14 @@ def test_a_case_on_two_sides_is_refused() -> None:
 def test_a_group_on_two_sides_is_refused_unless_cases_are_split() -> None:
     cases = make_cases({"a": 1, "b": 2, "c": 1})
     message = told(cases, validation=("b_0",), test=("b_1",))
-    assert message.startswith("data.split puts the group 'b' into both validation and test: a patient on two sides")
+    assert message.startswith("data.split puts the group 'b' into both validation and test: a patient in two parts")
     # The rest of the group is not silently trained on either.
     assert "puts the group 'b' into both train and validation" in told(cases, validation=("b_0",))
     parts = split_cases(cases, Split(validation=("b_0",), by="case"), seed=0)
     assert ids(parts)["train"] == ["a_0", "b_1", "c_0"]
 
 
-def test_an_unknown_name_is_told_with_names_that_are_there() -> None:
+def test_an_unknown_name_is_reported_with_names_that_are_there() -> None:
     assert told(make_cases(8), test=("p99",)) == (
         "data.split.test names 'p99', which is neither a case nor a group; "
         "there are p00_0, p01_0, p02_0, p03_0, p04_0 and 3 more"
@@ -138,6 +138,6 @@ def test_an_unknown_name_is_told_with_names_that_are_there() -> None:
         (3, {"validation": 0.0}, "validation"),
     ],
 )
-def test_too_few_groups_are_told(num_groups: int, split: dict, part: str) -> None:
+def test_too_few_groups_are_reported(num_groups: int, split: dict, part: str) -> None:
     message = told(make_cases({f"p{index}": 3 for index in range(num_groups)}), **split)
     assert message.startswith(f"data.split leaves no case for {part}: {3 * num_groups} cases in {num_groups} groups")

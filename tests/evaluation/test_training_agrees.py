@@ -16,7 +16,8 @@ from r2seg.config import load_config
 from r2seg.data.cache import cache_cases
 from r2seg.evaluation.evaluate import evaluate
 from r2seg.evaluation.run_predictions import RunPredictions
-from r2seg.inference.segmenter import Segmenter, segment_prepared
+from r2seg.inference.prediction import segment_prepared
+from r2seg.inference.segmenter import Segmenter
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
 from r2seg.metrics.ignite import CaseScores, MeanScore, PooledEvidence
 from r2seg.training.steps import make_validation_step

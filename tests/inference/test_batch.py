@@ -51,7 +51,7 @@ def test_channel_files_are_one_case_where_the_run_has_as_many_channels(tmp_path:
 def test_an_output_with_an_image_suffix_takes_one_case(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nii.gz", "b.nii.gz")
     assert plan_jobs([scans / "a.nii.gz"], tmp_path / "mask.nii.gz", 1)[0].output == tmp_path / "mask.nii.gz"
-    with pytest.raises(UserError, match="one file and there are 2 cases"):
+    with pytest.raises(UserError, match="one file, but there are 2 cases"):
         plan_jobs([scans], tmp_path / "mask.nii.gz", 1)
 
 
@@ -90,13 +90,13 @@ def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
         lambda: plan_jobs([root / "images"], root / "labels", 1, protected=[root / "labels"]),
         lambda: plan_case_jobs([case], root / "labels", protected=[root / "labels"]),
     ):
-        with pytest.raises(UserError, match="lies among the reference labels of the run"):
+        with pytest.raises(UserError, match="in the folder of the run's reference labels"):
             plan()
 
 
-def test_a_place_that_cannot_be_written_is_told_before_the_first_case(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported_before_the_first_case(tmp_path: Path) -> None:
     touch(tmp_path, "a.nii.gz", "file.txt")
-    with pytest.raises(UserError, match=r"cannot be written into .*file\.txt: it is no folder"):
+    with pytest.raises(UserError, match=r"cannot be written to .*file\.txt: it is not a folder"):
         plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "file.txt" / "out", 1)
 
 
@@ -123,9 +123,9 @@ def test_two_inputs_for_one_output_are_refused_before_anything_runs(tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_inputs_that_are_not_there_are_told(name: str, tmp_path: Path) -> None:
+def test_inputs_that_are_not_there_are_reported(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="there is no such file or folder" if name == "nowhere" else "holds no image"):
+    with pytest.raises(UserError, match="no such file or folder" if name == "nowhere" else "holds no image"):
         plan_jobs([tmp_path / name], tmp_path / "out", 1)
 
 

@@ -45,15 +45,15 @@ def test_a_converted_run_gives_the_originals_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.indices[sure], expected.argmax(0)[sure])
 
 
-def test_labels_that_do_not_fit_the_outputs_are_told(tmp_path: Path) -> None:
+def test_labels_that_do_not_fit_the_outputs_are_reported(tmp_path: Path) -> None:
     torch.save(Original(recurrent=False, gated=True, steps=0).entries, tmp_path / "AttU_Net.pth")
     config = config_for(tmp_path, {"a": 1, "b": 2, "c": 3})
-    with pytest.raises(UserError, match="has 2 output channels and the config declares 3 labels"):
+    with pytest.raises(UserError, match="has 2 output channels, but the config declares 3 labels"):
         convert_weights(tmp_path / "AttU_Net.pth", config, tmp_path / "run", origin="leejunhyun", image_dims=2)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_no_weights_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_weights_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("hello")
     with pytest.raises(UserError, match=r"x\.pth is not readable as weights"):
         convert_weights(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+from types import SimpleNamespace
+from typing import get_args
+
 import numpy as np
 import pytest
 from skimage.measure import label as label_components
 
-from r2seg.config import FillHoles, LargestComponents
-from r2seg.inference.postprocessing import fill_holes, keep_largest_components, postprocess
+from r2seg.config import FillHoles, LargestComponents, PostprocessingStep
+from r2seg.errors import UserError
+from r2seg.inference.postprocessing import POSTPROCESSING, fill_holes, keep_largest_components, postprocess
 
 
 def of(*rows: str) -> np.ndarray:
@@ -103,3 +108,19 @@ def test_the_input_is_left_alone() -> None:
         {"a": 1},
     )
     assert np.array_equal(indices, before)
+
+
+def test_the_steps_and_their_options_are_those_that_a_config_may_name() -> None:
+    sections = get_args(get_args(PostprocessingStep)[0])
+    steps = {step: section for section in sections for step in get_args(section.model_fields["step"].annotation)}
+    assert len(steps) >= 2
+    assert sorted(steps) == sorted(POSTPROCESSING)
+    for name, section in steps.items():
+        options = set(section.model_fields) - {"step", "label"}
+        assert set(inspect.signature(POSTPROCESSING[name]).parameters) - {"indices", "index"} == options
+
+
+def test_an_unknown_step_is_refused() -> None:
+    step = SimpleNamespace(step="erode", label="a", model_dump=lambda **_: {})
+    with pytest.raises(UserError, match="'erode', which is unknown: give one of largest_components, fill_holes"):
+        postprocess(np.zeros((2, 2), np.uint8), [step], {"a": 1})

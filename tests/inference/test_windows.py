@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from typing import get_args
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from r2seg.data.preprocessing import PLANES, pad_to
-from r2seg.inference.windows import WindowInferer, crop_to, window_starts
+from r2seg.config import Window
+from r2seg.data.geometry import PLANES, pad_to
+from r2seg.inference.slabs import crop_to, window_starts
+from r2seg.inference.windows import BLENDS, WindowInferer
 
 CASES = [  # window size, plane, spatial shape
     ((8, 6), None, (21, 17)),
@@ -402,3 +405,9 @@ def test_network_with_several_outputs_is_refused_by_name(output):
 def test_network_that_changes_the_size_is_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"made \[4, 2, 2, 2\] of windows \[4, 2, 4, 4\]"):
         WindowInferer((4, 4))(image((9, 8)), lambda x: x[..., ::2, ::2])
+
+
+def test_the_planes_and_blends_are_those_that_a_config_may_name():
+    plane, _ = get_args(Window.model_fields["plane"].annotation)
+    assert sorted(get_args(plane)) == sorted(PLANES)
+    assert sorted(get_args(Window.model_fields["blend"].annotation)) == sorted(BLENDS)

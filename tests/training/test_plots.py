@@ -12,7 +12,7 @@ from tiny import write_config
 
 from r2seg.config import load_config
 from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import find_cases
+from r2seg.data.layouts import find_cases
 from r2seg.training.plots import panel_of
 
 

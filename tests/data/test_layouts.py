@@ -1,13 +1,15 @@
-"""Cases of a folder: which files belong together, and what is refused because it could mean two things."""
+"""Layouts of data sets: which files belong together, and what is refused because it could mean two things."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from r2seg.config import Data
-from r2seg.data.cases import Case, find_cases, find_images, join_channels
+from r2seg.data.cases import Case, find_images, join_channels
+from r2seg.data.layouts import LAYOUTS, find_cases
 from r2seg.errors import UserError
 
 
@@ -25,7 +27,7 @@ def cases_of(root: Path, group: str | None = None) -> list[Case]:
     return find_cases(Data(root=root, labels={"a": 1}, group=group))
 
 
-def told(root: Path, group: str | None = None) -> str:
+def error_of(root: Path, group: str | None = None) -> str:
     with pytest.raises(UserError) as caught:
         cases_of(root, group)
     assert "\n" not in str(caught.value)
@@ -69,41 +71,43 @@ def test_channels_that_are_not_counted_from_zero_without_a_gap_are_no_set(tmp_pa
     ]
     assert join_channels(files, tmp_path) == {}
     root = make(tmp_path / "set", "images/a_0000.png", "images/a_0002.png", "labels/a.png")
-    assert told(root).startswith("2 of 2 images in images have no label of the same name in labels: a_0000, a_0002; ")
+    assert error_of(root).startswith(
+        "2 of 2 images in images have no label of the same name in labels: a_0000, a_0002; "
+    )
 
 
 def test_images_without_labels_are_named(tmp_path: Path) -> None:
     root = make(tmp_path, *(f"images/{i}.png" for i in range(8)), "labels/0.png")
-    message = told(root)
+    message = error_of(root)
     assert message.startswith("7 of 8 images in ")
     assert "1, 2, 3, 4, 5 and 2 more; add the labels or move the images away" in message
 
 
 def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a.jpg", "images/a.png", "labels/a.png")
-    assert told(root) == "images/a.jpg and images/a.png are both case 'a': rename or remove one"
+    assert error_of(root) == "images/a.jpg and images/a.png are both case 'a': rename or remove one"
 
 
 def test_two_labels_of_one_stem_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a.png", "labels/a.gif", "labels/a.png")
-    assert told(root) == "labels/a.gif and labels/a.png have one name: remove one"
+    assert error_of(root) == "labels/a.gif and labels/a.png have the same name: remove one"
 
 
 def test_two_files_for_one_channel_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a_0000.jpg", "images/a_0000.png", "labels/a.png")
-    assert told(root) == "images/a_0000.jpg and images/a_0000.png have one name: rename or remove one"
+    assert error_of(root) == "images/a_0000.jpg and images/a_0000.png have the same name: rename or remove one"
 
 
 def test_one_file_and_a_set_of_channels_for_one_label_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a.png", "images/a_0000.png", "images/a_0001.png", "labels/a.png")
-    assert told(root) == "images/a.png and images/a_0000.png are both case 'a': rename or remove one"
+    assert error_of(root) == "images/a.png and images/a_0000.png are both case 'a': rename or remove one"
 
 
 def test_fields_of_view_pair_too_and_are_all_or_none(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a_0000.png", "images/a_0001.png", "labels/a.png", "masks/a.gif")
     assert cases_of(root)[0].mask == root / "masks/a.gif"
     make(root, "images/b.png", "labels/b.png")
-    assert told(root) == "masks has no field of view for b; add them or remove the folder masks/"
+    assert error_of(root) == "masks has no field of view for b; add them or remove the folder masks/"
 
 
 def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
@@ -126,7 +130,7 @@ def test_linked_files_and_folders_are_found_and_loops_end(tmp_path: Path) -> Non
     assert find_images(root / "images") == [root / "images/a.png", root / "images/site/y.png"]
 
 
-def test_a_link_to_a_file_that_is_gone_is_listed_so_that_reading_it_tells(tmp_path: Path) -> None:
+def test_a_link_to_a_missing_file_is_listed_so_that_reading_it_reports_the_error(tmp_path: Path) -> None:
     root = make(tmp_path, "labels/a.png")
     (root / "images" / "a.png").symlink_to(tmp_path / "gone.png")
     assert [case.id for case in cases_of(root)] == ["a"]
@@ -139,26 +143,26 @@ def test_the_group_is_what_the_pattern_finds_in_the_id(tmp_path: Path) -> None:
     assert [case.group for case in cases_of(root, r"Image_(\d+)")] == ["01", "01", "02"]
     assert [case.group for case in cases_of(root)] == ["Image_01L", "Image_01R", "Image_02L"]
     assert (
-        told(root, r"_(\d+)L")
-        == "data.group '_(\\\\d+)L' does not match the case 'Image_01R': mend the pattern, or leave it out"
+        error_of(root, r"_(\d+)L")
+        == "data.group '_(\\\\d+)L' does not match the case 'Image_01R': fix the pattern, or remove it"
     )
-    assert "does not match the case 'Image_01L'" in told(root, r"Image_\d+(Z)?")
+    assert "does not match the case 'Image_01L'" in error_of(root, r"Image_\d+(Z)?")
 
 
-def test_labels_without_an_image_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_labels_without_an_image_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make(tmp_path, "images/a.png", "labels/a.png", "labels/b.png")
     assert [case.id for case in cases_of(root)] == ["a"]
-    assert "1 labels have no image of the same name and are left out: b" in caplog.text
+    assert "1 label without an image of the same name, ignored: b" in caplog.text
 
 
-def test_missing_and_empty_folders_are_told(tmp_path: Path) -> None:
+def test_missing_and_empty_folders_are_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no folder images/: put images/NAME\.\* and labels/NAME\.\* there"):
         cases_of(tmp_path)
     root = make(tmp_path, "images/readme.txt")
-    assert told(root).startswith("images holds no image; known formats: .nii.gz")
+    assert error_of(root).startswith("images holds no image; known formats: .nii.gz")
 
 
-def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = make(tmp_path, "images/locked/a.png")
     listed = Path.iterdir
 
@@ -168,7 +172,7 @@ def test_a_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytes
         return listed(path)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    assert told(root) == "images/locked: cannot be read: Permission denied"
+    assert error_of(root) == "images/locked: cannot be read: Permission denied"
 
 
 # Pascal VOC
@@ -197,18 +201,31 @@ def test_pascal_voc_fixes_the_parts_of_its_cases(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("train", "val", "told"),
+    ("train", "val", "message"),
     [
-        ("a b", "c a", r"val\.txt names a, which .*train\.txt named before: remove one"),
-        ("a b a", "c", r"train\.txt names a, which .*train\.txt named before: remove one"),
-        ("a d", "b", r"train\.txt names d, and .*d\.jpg is not there"),
+        ("a b", "c a", r"val\.txt names a, which .*train\.txt already names: remove one"),
+        ("a b a", "c", r"train\.txt names a, which .*train\.txt already names: remove one"),
+        ("a d", "b", r"train\.txt names d, but .*d\.jpg does not exist"),
     ],
 )
-def test_lists_of_pascal_voc_that_contradict_are_told(tmp_path: Path, train: str, val: str, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_lists_of_pascal_voc_that_contradict_are_reported(tmp_path: Path, train: str, val: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         voc_cases(make_voc(tmp_path, train, val))
 
 
-def test_another_folder_than_that_of_pascal_voc_is_told(tmp_path: Path) -> None:
+def test_another_folder_than_that_of_pascal_voc_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"has no ImageSets/Segmentation/train\.txt: name the folder VOCdevkit/VOC2012"):
         voc_cases(tmp_path)
+
+
+# the table
+
+
+def test_the_layouts_are_those_that_a_config_may_name() -> None:
+    assert len(LAYOUTS) >= 2
+    assert sorted(get_args(Data.model_fields["layout"].annotation)) == sorted(LAYOUTS)
+
+
+def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="'coco', which is unknown: give one of folder, voc"):
+        find_cases(Data.model_construct(layout="coco", root=tmp_path))

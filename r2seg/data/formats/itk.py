@@ -1,0 +1,90 @@
+"""NRRD and MetaImage, read and written by SimpleITK; geometry is in ITK's terms (LPS) until here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, with_normal
+
+_IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+
+@dataclass(frozen=True)
+class ItkSource:
+    """Geometry in ITK's terms (LPS), over all axes of the file."""
+
+    origin: tuple[float, ...]
+    spacing: tuple[float, ...]
+    direction: tuple[float, ...]
+    size: tuple[int, ...]
+
+
+def open_itk(path: Path) -> File:
+    """An NRRD or MetaImage file by its header.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import SimpleITK
+
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(_IO[path.suffix.lower()])
+    reader.ReadImageInformation()
+    size = tuple(int(n) for n in reader.GetSize())
+    components = int(reader.GetNumberOfComponents())
+    if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
+        raise ImageError(
+            f"{path}: has {len(size)} axes {size} of {components} components; expected 2, 3, or 4 whose last is channels"
+        )
+    if "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()):
+        raise ImageError(f"{path}: holds complex numbers; write their magnitude or phase as a real image")
+    source = ItkSource(tuple(reader.GetOrigin()), tuple(reader.GetSpacing()), tuple(reader.GetDirection()), size)
+    spatial = size[:3]
+    dims = len(spatial)
+    affine = np.eye(4)
+    affine[:dims, :dims] = np.reshape(source.direction, (len(size), -1))[:dims, :dims] * source.spacing[:dims]
+    affine[:dims, 3] = source.origin[:dims]
+    affine = RAS_FROM_LPS @ affine
+    if dims == 2:
+        affine = with_normal(affine)
+
+    def pixels(_: bool) -> tuple[np.ndarray, None]:
+        try:
+            array = SimpleITK.GetArrayFromImage(reader.Execute())  # axes reversed, components last
+        except RuntimeError as error:
+            if "No such file" in str(error):  # what MetaImage says of missing bytes, too
+                raise ImageError(f"{path}: cannot be read: its voxel data are missing or truncated") from error
+            raise
+        if components > 1:
+            return array.transpose(dims, *range(dims - 1, -1, -1)), None
+        return (np.moveaxis(array.T, -1, 0) if len(size) == 4 else array.T[None]), None
+
+    num_channels = size[3] if len(size) == 4 else components
+    return File(Grid(path, spatial, num_channels, affine), source, pixels)
+
+
+def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
+    """Writes voxels with an ITK source's geometry, or with that of the affine; classes become components."""
+    import SimpleITK
+
+    source, classes = around.source, around.classes
+    dims = array.ndim - classes
+    if isinstance(source, ItkSource):
+        origin, spacing = source.origin, source.spacing
+        direction = np.reshape(source.direction, (len(source.size), -1))
+        if source.size[3:] == (1,) and not classes:
+            array, dims = array[..., None], 4
+    else:
+        lps = RAS_FROM_LPS @ around.affine
+        spacing = np.linalg.norm(lps[:dims, :dims], axis=0)
+        origin, direction = lps[:dims, 3], lps[:dims, :dims] / spacing
+    array = array.transpose(*range(dims - 1, -1, -1), *([dims] if classes else []))
+    image = SimpleITK.GetImageFromArray(np.ascontiguousarray(array), isVector=classes)
+    image.SetOrigin([float(v) for v in origin[:dims]])
+    image.SetSpacing([float(v) for v in spacing[:dims]])
+    image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
+    SimpleITK.WriteImage(image, str(path), useCompression=True, imageIO=_IO[path.suffix.lower()])

@@ -1,0 +1,137 @@
+"""Pictures that Pillow reads (png, jpg, bmp, gif, ppm, pgm, pbm, also gzipped) and the palette in which label maps are written."""
+
+from __future__ import annotations
+
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from isal import igzip
+
+from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha
+
+
+def open_pillow(path: Path) -> Any:
+    """The file as a Pillow image."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        if path.suffix.lower() == ".gz":
+            return Image.open(BytesIO(igzip.decompress(path.read_bytes())))
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: is not a picture, or its beginning is damaged") from error
+
+
+def open_picture(path: Path) -> File:
+    """A picture by its header.
+
+    Raises:
+        ImageError: It has several frames, or its colours or orientation cannot be used.
+    """
+    with open_pillow(path) as picture:
+        # Cameras append a preview to the picture (format MPO): it is not another frame.
+        if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
+            raise ImageError(f"{path}: has {picture.n_frames} frames; expected a single picture")
+        if picture.format != "PNG" or "exif" in picture.info:  # else Pillow decodes the whole PNG to look for it
+            check_upright(path, picture.getexif().get(274, 1))
+        mode, (columns, rows) = picture.mode, picture.size
+        # Of 16 bits per colour Pillow would silently drop eight.
+        deep_png = picture.format == "PNG" and _png_depth(path) == 16 and mode not in ("I;16", "I")
+        if mode == "RGB" and (_netpbm_maximum(picture) or 0) > 255:
+            raise ImageError(
+                f"{path}: has more than 8 bits per colour, which a {path.suffix} loses here; convert it to png or tif"
+            )
+    if mode not in ("1", "L", "I", "F", "P", "RGB", "LA", "RGBA", "PA") and not mode.startswith("I;16"):
+        raise ImageError(f"{path}: has colours of kind {mode}; convert it to RGB or grey")
+    num_channels = 3 if mode in ("P", "PA", "RGB", "RGBA") else 1
+    return File(
+        Grid(path, (rows, columns), num_channels, None), None, partial(_deep_png if deep_png else _picture, path)
+    )
+
+
+def check_upright(path: Path, orientation: int) -> None:
+    """Refuses a picture that asks to be turned or mirrored on display.
+
+    Args:
+        path: The picture.
+        orientation: Its EXIF orientation; 0 and 1 are upright.
+
+    Raises:
+        ImageError: It asks for it.
+    """
+    if orientation not in (0, 1):
+        raise ImageError(
+            f"{path}: its EXIF orientation {orientation} asks viewers to turn or mirror it; rewrite the picture upright "
+            "(`mogrify -auto-orient`), or remove the tag if its mask belongs to the stored pixels"
+        )
+
+
+def _png_depth(path: Path) -> int:
+    with open(path, "rb") as file:
+        return file.read(25)[24]
+
+
+def _netpbm_maximum(picture: Any) -> int | None:
+    """The stated maximum of a ppm or pgm if Pillow stretches the values to 255 or 65535, else None."""
+    if picture.format != "PPM" or not picture.tile or picture.mode == "1":
+        return None
+    arguments = picture.tile[0].args
+    return arguments[1] if isinstance(arguments, tuple) and len(arguments) > 1 else None
+
+
+def _deep_png(path: Path, _: bool) -> tuple[np.ndarray, None]:
+    import SimpleITK
+
+    array = np.moveaxis(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="PNGImageIO")), -1, 0)
+    return (drop_alpha(path, array) if len(array) in (2, 4) else array), None
+
+
+def _picture(path: Path, indices: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    palette = None
+    with open_pillow(path) as picture:
+        if picture.mode == "P" and indices:
+            palette = np.array(picture.getpalette("RGB"), np.uint8).reshape(-1, 3)
+        elif picture.mode in ("P", "PA"):
+            picture = picture.convert("RGBA" if "transparency" in picture.info or picture.mode == "PA" else "RGB")
+        maximum = _netpbm_maximum(picture)
+        array = np.array(picture)
+        alpha = picture.mode in ("LA", "RGBA")
+    if maximum is not None:
+        array = np.rint(array * (maximum / (65535 if array.dtype == np.int32 else 255))).astype(array.dtype)
+    array = np.moveaxis(array, -1, 0) if array.ndim == 3 else array[None]
+    return (drop_alpha(path, array) if alpha else array), palette
+
+
+# Okabe and Ito's colours, which colour-blind readers tell apart. No greys: a palette of greys is read by its grey levels, ours by
+# index.
+_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0))
+
+
+def _palette() -> bytes:
+    """256 colours: black for background; the seven for labels 1 to 7, their darker and lighter shades; white for 255 (ignored)."""
+    colours = [(0, 0, 0)]
+    for index in range(254):
+        lap, base = divmod(index, len(_COLOURS))
+        # Laps in bit-reversed order, so that shades that follow each other are far apart: 0, -.6, .3, -.3, .45, …
+        shade = (int(f"{lap:06b}"[::-1], 2) / 64 * 1.2 + 0.6) % 1.2 - 0.6
+        colours.append(tuple(int(c * (1 + shade) if shade < 0 else c + (255 - c) * shade) for c in _COLOURS[base]))
+    colours.append((255, 255, 255))
+    return bytes(channel for colour in colours for channel in colour)
+
+
+def palette_picture(array: np.ndarray) -> Any:
+    """Label values (rows, columns) uint8 as a Pillow image whose palette index is the value."""
+    from PIL import Image
+
+    picture = Image.fromarray(np.ascontiguousarray(array))
+    picture.putpalette(_palette())
+    return picture
+
+
+def write_png(path: Path, array: np.ndarray, _: Header) -> None:
+    """Writes label values (rows, columns) uint8 as palette indices."""
+    with open(path, "wb") as file:
+        palette_picture(array).save(file, "PNG")

@@ -1,0 +1,39 @@
+"""Every file format in and out, geometry kept: pictures, volumes, label maps and probability maps.
+
+Voxels are in the axis order of the file; nothing is reoriented, resampled or rescaled here (that is preprocessing.py). The
+formats are NIfTI (.nii, .nii.gz, .img with its .hdr), NRRD, MetaImage, pictures (png, jpg, tif, bmp, gif, ppm, pgm, pbm, the last
+three also gzipped) and .npy. How each is read and written is in formats/.
+
+Where a format can be read in several ways:
+
+- NIfTI: the sform if its code is above 0, else the qform, else nibabel's default (that of Analyze). Affines are in millimetres:
+  metres and microns are converted, unknown units are taken as millimetres. A file with two axes is a picture with an affine; with
+  four axes the last one is channels; more are refused. RGB voxels are three channels.
+- An opaque alpha channel is dropped; one that hides something is refused. A palette picture that is an image becomes RGB.
+- A picture that asks to be turned or mirrored on display (EXIF orientation) is refused: whether its mask was drawn on the stored or
+  on the displayed pixels cannot be known.
+- Animations and TIFFs of several pages are refused: a stack of pages has no voxel size and no orientation.
+- .npy holds (rows, columns) or (rows, columns, channels) with at most 16 channels; volumes need a format with geometry.
+"""
+
+from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, split_suffix
+from r2seg.data.images.image import Image, check_same_grid, output_name, read_grid, read_image
+from r2seg.data.images.label_maps import IGNORE, read_label_map, write_label_map
+from r2seg.data.images.probabilities import read_probabilities, write_probabilities
+
+__all__ = [
+    "IGNORE",
+    "IMAGE_SUFFIXES",
+    "Grid",
+    "Image",
+    "ImageError",
+    "check_same_grid",
+    "output_name",
+    "read_grid",
+    "read_image",
+    "read_label_map",
+    "read_probabilities",
+    "split_suffix",
+    "write_label_map",
+    "write_probabilities",
+]

@@ -1,0 +1,114 @@
+"""Intensity maps: statistics of a whole case, then a pure function of any part of it. The kinds are the table ``INTENSITIES``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r2seg.errors import entry_of
+
+if TYPE_CHECKING:
+    from r2seg.config import Preprocessing
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A clip and a linear map per channel: y = (clip(x, low, high) - shift) * factor.
+
+    Every kind of the config comes down to these four numbers per channel, taken once from the whole case.
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    shift: tuple[float, ...]
+    factor: tuple[float, ...]
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Float32 values for the network.
+
+        Shape: (C, ...) -> (C, ...).
+        """
+        view = [-1] + [1] * (values.ndim - 1)
+        low, high, shift, factor = (
+            torch.tensor(numbers, dtype=torch.float32, device=values.device).view(view)
+            for numbers in (self.low, self.high, self.shift, self.factor)
+        )
+        return values.to(torch.float32).clamp(low, high).sub_(shift).mul_(factor)
+
+    def of_channels(self, part: slice) -> Intensity:
+        """The map of some of the channels."""
+        return Intensity(self.low[part], self.high[part], self.shift[part], self.factor[part])
+
+
+# Values looked at for percentiles: enough for a tenth of a percentile, and bounded for large volumes.
+_PERCENTILE_SAMPLES = 2_000_000
+
+# (low, high, shift, factor) of one channel
+ChannelMap = tuple[float, float, float, float]
+
+
+def measure_intensity(array: np.ndarray, preprocessing: Preprocessing) -> Intensity:
+    """The intensity map of a case, from its file's values.
+
+    Args:
+        array: Values (C, *S) of the whole case.
+        preprocessing: Its ``intensity`` section names the kind, a key of ``INTENSITIES``, and its options.
+
+    Raises:
+        UserError: The kind is unknown.
+    """
+    options = preprocessing.intensity
+    measure = entry_of(INTENSITIES, options.kind, "preprocessing.intensity.kind")
+    return Intensity(*zip(*(measure(channel, options) for channel in array), strict=True))
+
+
+def _linear(low: float, high: float) -> ChannelMap:
+    """Clip to [low, high], then map it to [0, 1]; to 0 if the two are one."""
+    return low, high, low, 1 / (high - low) if high > low else 0.0
+
+
+def _hu_window(channel: np.ndarray, options: Any) -> ChannelMap:
+    """The given window."""
+    return _linear(options.low, options.high)
+
+
+def _percentile(channel: np.ndarray, options: Any) -> ChannelMap:
+    """From one percentile to another, over evenly spread values."""
+    step = max(1, channel.size // _PERCENTILE_SAMPLES)
+    low, high = np.percentile(channel.ravel("K")[::step], (options.low, options.high))
+    return _linear(float(low), float(high))
+
+
+def _zscore(channel: np.ndarray, options: Any) -> ChannelMap:
+    """Mean 0 and standard deviation 1; no clip."""
+    mean, deviation = _mean_and_deviation(channel)
+    infinite = float("inf")
+    return -infinite, infinite, mean, 1 / deviation if deviation > 0 else 0.0
+
+
+def _unit(channel: np.ndarray, options: Any) -> ChannelMap:
+    """From 0 to the largest value of the integer type, or to 1 for real numbers."""
+    return _linear(0.0, float(np.iinfo(channel.dtype).max) if channel.dtype.kind in "ui" else 1.0)
+
+
+# Kind -> measure of one channel (*S) with the options of its section in config/schema.py
+INTENSITIES: dict[str, Callable[[np.ndarray, Any], ChannelMap]] = {
+    "hu_window": _hu_window,
+    "percentile": _percentile,
+    "zscore": _zscore,
+    "unit": _unit,
+}
+
+
+def _mean_and_deviation(channel: np.ndarray) -> tuple[float, float]:
+    """Mean and population standard deviation, part by part in memory order, so that no float64 copy of the volume is made."""
+    flat = channel.ravel("K")
+    parts = [flat[start : start + (1 << 20)] for start in range(0, flat.size, 1 << 20)]
+    mean = sum(float(part.sum(dtype=np.float64)) for part in parts) / flat.size
+    variance = sum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts) / flat.size
+    return mean, variance**0.5
