@@ -1,8 +1,11 @@
-"""Reading one case, laying its files over each other, and scoring it: all that happens while its pixels are in memory."""
+"""Reading one case, laying its files over each other, and scoring it: all that happens while its pixels are in memory.
+
+Which files belong together is decided in pairing.py; what becomes of the scores, in summary.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,12 +23,12 @@ from r2seg.data.images import (
     read_label_map,
     read_probabilities,
 )
+from r2seg.devices import resolve_device
 from r2seg.errors import UserError
-from r2seg.evaluation.pairing import Pairing, Target
-from r2seg.evaluation.report import Row
+from r2seg.evaluation.options import EvaluationOptions, Labels, as_values
+from r2seg.evaluation.results import Method, Report, Row, Target
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
-
-Labels = Mapping[str, int | Sequence[int]]
+from r2seg.thresholds import Thresholds
 
 _UNDECLARED = "undeclared values"
 
@@ -44,30 +47,31 @@ class Masks:
     like: Image
 
 
-@dataclass
-class PairedMethod:
-    """Predictions of one method; attributes as `report.Method`, and its probability maps by case."""
-
-    name: str
-    role: str
-    pairing: Pairing
-    probabilities: Mapping[str, Path] | None = None
-
-
 @dataclass(frozen=True)
 class Job:
-    """What scoring one case needs to know."""
+    """What scoring one case needs to know.
 
+    Attributes:
+        options: What was asked.
+        labels: Names and values, which the options may leave to the references.
+        measures: To be scored.
+        methods: With their files.
+        thresholds: One for each label, if label maps are made from the probabilities.
+        device: On which pixels are counted.
+    """
+
+    options: EvaluationOptions
     labels: Labels
-    ignore_label: int | None
     measures: tuple[str, ...]
-    missing: str
-    undeclared: str
-    resample: bool
-    tolerance_mm: float
-    thresholds: Mapping[str, float] | None
+    methods: tuple[Method, ...]
+    thresholds: Thresholds | None
     device: torch.device
-    methods: Sequence[PairedMethod]
+
+    @classmethod
+    def of(cls, report: Report) -> Job:
+        """The job that a report came from, to read its cases again."""
+        device = resolve_device(report.options.device)
+        return cls(report.options, report.labels, report.measures, report.methods, report.thresholds, device)
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -80,11 +84,11 @@ class Job:
             if target.mask is not None:
                 check_same_grid(grid, read_grid(target.mask))
             for method in self.methods:
-                for path in (method.pairing.files.get(target.case), (method.probabilities or {}).get(target.case)):
+                for path in (method.files.get(target.case), (method.probabilities or {}).get(target.case)):
                     if path is None:
                         continue
                     other = read_grid(path)
-                    if not self.resample or other.affine is None or grid.affine is None:
+                    if not self.options.resample or other.affine is None or grid.affine is None:
                         _check_prediction_grid(grid, other)
         return grids
 
@@ -93,9 +97,9 @@ class Job:
         reference, truth, reference_strays = self._truth(target)
         rows = []
         for method in self.methods:
-            path = method.pairing.files.get(target.case)
+            path = method.files.get(target.case)
             # Nobody asked an observer for every case.
-            if path is None and (self.missing == "skip" or method.role == "observer"):
+            if path is None and (self.options.missing == "skip" or method.role == "observer"):
                 continue
             pairs, strays = self._read(target, method, reference, truth)
             rows += self._rows(target, method, path, pairs, strays + reference_strays)
@@ -111,24 +115,24 @@ class Job:
 
     def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
         """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
-        reference, strays = self._label_map(target.reference, self.ignore_label)
+        reference, strays = self._label_map(target.reference, self.options.ignore_label)
         truth = reference.array[0]
         if target.mask is not None:
             inside = read_label_map(target.mask, {"inside": 1}).array[0]
             truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
         return reference, torch.from_numpy(truth).to(self.device), strays
 
-    def _read(self, target: Target, method: PairedMethod, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
-        prediction, strays = self._prediction(method.pairing.files.get(target.case), reference)
+    def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
+        prediction, strays = self._prediction(method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
-        if target.mask is not None or self.ignore_label is not None:
+        if target.mask is not None or self.options.ignore_label is not None:
             # Counts leave these pixels out anyway; surfaces and structures would see them.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
 
     def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
         """Label map, and how many undeclared pixels became background."""
-        if self.undeclared == "error":
+        if self.options.undeclared == "error":
             return read_label_map(path, self.labels, ignore_label), 0
         declared = {value for values in self.labels.values() for value in as_values(values)} | {ignore_label}
         rest = [value for value in range(1, 256) if value not in declared]
@@ -142,7 +146,7 @@ class Job:
         image, strays = self._label_map(path, None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
 
-    def _probabilities(self, method: PairedMethod, target: Target, reference: Image) -> Tensor | None:
+    def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
         """One map a label; zeros where the case has no prediction."""
         if method.probabilities is None:
             return None
@@ -164,13 +168,13 @@ class Job:
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
             steps = torch.diag(steps.norm(dim=0))
-        common = {"steps_mm": steps, "tolerance_mm": self.tolerance_mm}
+        common = {"steps_mm": steps, "tolerance_mm": self.options.tolerance_mm}
         if self.thresholds is None:
             return [Pair(prediction, truth, len(self.labels), probabilities=probabilities, **common)]
         ignored = truth == IGNORE
         return [
             Pair(
-                (probability >= self.thresholds[name]).to(torch.uint8).masked_fill_(ignored, 0),
+                (probability >= self.thresholds.values[name]).to(torch.uint8).masked_fill_(ignored, 0),
                 (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
                 1,
                 probabilities=probability[None],
@@ -179,9 +183,7 @@ class Job:
             for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
         ]
 
-    def _rows(
-        self, target: Target, method: PairedMethod, path: Path | None, pairs: Sequence[Pair], strays: int
-    ) -> list[Row]:
+    def _rows(self, target: Target, method: Method, path: Path | None, pairs: Sequence[Pair], strays: int) -> list[Row]:
         families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
         evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
         counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
@@ -247,7 +249,3 @@ def _check_prediction_grid(reference: Grid, prediction: Grid) -> None:
     except ImageError as error:
         both = reference.affine is not None and prediction.affine is not None
         raise UserError(f"{error}{'; --resample brings it to the grid of the reference' if both else ''}") from None
-
-
-def as_values(values: int | Sequence[int]) -> Sequence[int]:
-    return [int(values)] if isinstance(values, int | np.integer) else [int(value) for value in values]

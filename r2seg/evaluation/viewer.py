@@ -1,4 +1,7 @@
-"""Pictures of the worst, median and best cases: slices with contours and errors, small enough to stand in a page."""
+"""Pictures of the worst, median and best cases: slices with contours and errors, small enough to be embedded in a page.
+
+The cases' files are read again for it: a report holds no pixels.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,15 @@ import base64
 import io
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2seg.data.images import ImageError, check_same_grid, read_image
+from r2seg.data.images import Image, ImageError, check_same_grid, read_image
+from r2seg.evaluation.results import Report, Target
+from r2seg.evaluation.scoring import Job, Masks
 from r2seg.metrics.catalogue import MEASURES
 
-if TYPE_CHECKING:
-    from r2seg.data.images import Image
-    from r2seg.evaluation.report import Report
-    from r2seg.evaluation.scoring import Masks
-
-# Blue is the reference's side, orange the prediction's; told apart with any colour vision, and by dashes.
+# Blue is the reference's side, orange the prediction's; distinct with any colour vision, and by dashes.
 REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#0072B2", "#D55E00"
 MAX_CASES = 12
 MAX_SLICES = 24
@@ -63,7 +62,7 @@ class Shown:
         axis: Name of the slices' axis, such as "axial"; "" for pictures.
         num_slices: Of the whole volume.
         slices: Evenly chosen ones that hold reference or prediction.
-        start: Index of the slice with the most errors, or where there are none with the most pixels.
+        start: Index of the slice with the most errors; without errors, of that with the most marked pixels.
         note: Why there is no picture below the outlines, or "".
     """
 
@@ -101,10 +100,16 @@ def choose(report: Report) -> list[tuple[str, str, str, str]]:
 
 
 def show(report: Report, rank: str, case: str, label: str, measure: str) -> Shown:
-    """Draws one case."""
-    masks = report.masks_of(case, label)
-    images, note = _image_of(report, case, masks)
-    planes = _planes(masks, images)
+    """Reads one case again and draws it.
+
+    Args:
+        report: Its files must still be in place.
+        rank, case, label, measure: One choice of `choose`.
+    """
+    target = report.targets[case]
+    masks = Job.of(report).masks(target, label)
+    image, note = _image_of(target, masks)
+    planes = _planes(masks, image)
     score = next(row.scores[measure] for row in report.of(report.main.name, label) if row.case == case)
     slices = [_slice(planes, index) for index in planes.chosen()]
     return Shown(
@@ -123,12 +128,12 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
     )
 
 
-def _image_of(report: Report, case: str, masks: Masks) -> tuple[Image | None, str]:
-    files = report.targets[case].images
-    if not files:
+def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
+    """The image on the masks' grid, or None and why there is none."""
+    if not target.images:
         return None, "no image given (--images)"
     try:
-        image = read_image(files[0])
+        image = read_image(target.images[0])
         check_same_grid(masks.like, image)
     except ImageError as error:
         return None, str(error)

@@ -1,6 +1,6 @@
-"""Scores of probability maps: how well they rank pixels (ROC, precision-recall) and how honest they are (calibration).
+"""Scores of probability maps: how well they rank pixels (ROC, precision-recall) and how well they are calibrated.
 
-Everything follows from one histogram a label: reference and other pixels at each of the 65536 levels that a probability
+Everything follows from one histogram per label: reference and other pixels at each of the 65536 levels that a probability
 file can hold (1/65535 apart). Histograms add up over cases, so pooled curves of any number of volumes are exact at the
 precision of the files and need no memory for their pixels.
 """
@@ -20,7 +20,7 @@ def probability_histogram(probability: Tensor, reference: Tensor, mask: Tensor |
     """Pixels outside (row 0) and inside (row 1) the reference at each level of probability.
 
     Args:
-        probability: Of one label, 0 to 1; rounded to the nearest of 65536 levels.
+        probability: Probability of one label, 0 to 1; rounded to the nearest of 65536 levels.
         reference: Mask of the label, non-zero inside.
         mask: Pixels to count, non-zero inside.
 
@@ -74,7 +74,7 @@ def counts_at(histogram: Tensor, threshold: float) -> Counts:
 
 
 def best_threshold(histogram: Tensor) -> tuple[float, float]:
-    """Threshold with the highest pooled Dice, and that Dice; the lowest of equal ones.
+    """Threshold with the highest pooled Dice, the lowest of equal ones, and that Dice.
 
     On the cases that are scored this is an oracle, not a result: choose on validation cases.
 
