@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Typed:
-    """How an option is typed whose Python type a command line does not have.
+    """How an option is typed on the command line if its Python type cannot be typed there.
 
     Attributes:
         kind: What typer reads; lists are options that may be repeated.
@@ -173,22 +173,12 @@ def evaluate(
 
     run = predictions if (predictions / CONFIG).is_file() else None
     knows = references if names_cases(references) else None
-    for option, given, allowed, goes_with in (
-        ("--mask-name", typed["mask_name"] != ID, typed["masks"], "--masks DIR"),
-        ("--image-name", typed["image_name"] != ID, typed["images"], "--images DIR"),
-        ("--observer-name", typed["observer_name"] != ID, typed["observer"], "--observer DIR"),
-        ("--format", formats, output, "-o REPORT, where the files are written"),
-        ("--threshold", typed["threshold"] is not None, threshold_from is None, "no --threshold-from: both say where to cut"),
-        ("--split", split, knows, f"a run or a config, and {references} is neither"),
-        (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
-        ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
-        ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
-        ("--reference-name", typed["reference_name"] != ID, not knows, f"a folder of references: {references} knows its files"),
-        ("--prediction-name", typed["prediction_name"] != ID, not run, f"a folder of predictions, and {run} is a run"),
-        ("--probabilities", typed["probabilities"], not run, f"a folder of predictions: the run {run} makes its own"),
-    ):  # fmt: skip
-        if given and not allowed:
-            raise UserError(f"{option} goes with {goes_with}")
+    _check_combinations(
+        typed | {"split": split, "threshold_from": threshold_from, "output": output, "formats": formats},
+        run=run,
+        knows=knows,
+        references=references,
+    )
     typed |= {name: TYPED[name].parse(typed[name]) for name in TYPED}
     if threshold_from is not None:
         typed["threshold"] = threshold_from
@@ -228,8 +218,37 @@ def evaluate(
         raise typer.Exit(1)
 
 
+def _check_combinations(typed: dict[str, Any], *, run: Path | None, knows: Path | None, references: Path) -> None:
+    """Refuses options that would be without effect.
+
+    Args:
+        typed: All options as they were typed.
+        run: The predictions, if they are a run.
+        knows: The references, if they are a config or run.
+        references: The references.
+    """
+    if typed["threshold"] is not None and typed["threshold_from"] is not None:
+        raise UserError("--threshold cannot be combined with --threshold-from: both say where to cut")
+    renamed = {name for name in typed if name.endswith("_name") and typed[name] != ID}
+    for option, given, allowed, goes_with in (
+        ("--mask-name", "mask_name" in renamed, typed["masks"], "--masks DIR"),
+        ("--image-name", "image_name" in renamed, typed["images"], "--images DIR"),
+        ("--observer-name", "observer_name" in renamed, typed["observer"], "--observer DIR"),
+        ("--format", typed["formats"], typed["output"], "-o REPORT, where the files are written"),
+        ("--split", typed["split"], knows, f"a run or a config, and {references} is neither"),
+        (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
+        ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
+        ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
+        ("--reference-name", "reference_name" in renamed, not knows, f"a folder of references: {references} knows its files"),
+        ("--prediction-name", "prediction_name" in renamed, not run, f"a folder of predictions, and {run} is a run"),
+        ("--probabilities", typed["probabilities"], not run, f"a folder of predictions: the run {run} makes its own"),
+    ):  # fmt: skip
+        if given and not allowed:
+            raise UserError(f"{option} goes with {goes_with}")
+
+
 def _segment(made: RunPredictions, device: Any, probabilities: bool) -> bool:
-    """Segments with progress; whether a case failed."""
+    """Segments and shows the progress; returns whether a case failed."""
     from r2seg.inference.progress import inference_progress
 
     with inference_progress(open_console(), len(made.jobs)) as progress:
@@ -241,7 +260,7 @@ def _segment(made: RunPredictions, device: Any, probabilities: bool) -> bool:
 
 @contextmanager
 def _scoring_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A live bar of the cases that are scored, on a terminal; nothing elsewhere."""
+    """A live bar of the cases that are scored, if there is a terminal."""
     console = open_console()
     if not console.is_terminal:
         yield None

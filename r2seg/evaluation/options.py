@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from r2seg.errors import UserError
-from r2seg.thresholds import Thresholds
+
+if TYPE_CHECKING:
+    from r2seg.thresholds import Thresholds
 
 ID = "{id}"
 Labels = Mapping[str, int | Sequence[int]]
@@ -217,6 +219,8 @@ class EvaluationOptions:
         Raises:
             UserError: There is no such file, it is damaged, or a number is not a probability.
         """
+        from r2seg.thresholds import Thresholds
+
         return None if self.threshold is None else Thresholds.of(self.threshold)
 
     @property

@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: by name, never by order. No pixel is read here."""
+"""Which prediction belongs to which reference: by name, never by order. No pixels are read here."""
 
 from __future__ import annotations
 
@@ -92,11 +92,11 @@ def find_targets(
 def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction_name: str = ID) -> Pairing:
     """Pairs each target with the prediction of its name.
 
-    A prediction belongs to the case whose id equals its path below the folder, without suffix; or, where the predictions
-    were made from a folder further down, to the one case whose image ends with that path.
+    A prediction belongs to the case whose id equals its path below the folder, without suffix; or, if the predictions were
+    made from a folder further down, to the one case whose image ends with that path.
 
     Raises:
-        UserError: There are no predictions, none pairs, one could be of two cases, or they are the references themselves.
+        UserError: There are no predictions, none has a partner, one could belong to two cases, or they are the references themselves.
     """
     files = _by_id(predictions, prediction_name, "prediction", skip=(PROBABILITIES,))
     if predictions.is_file():  # one file against one file: the names need not agree
@@ -110,14 +110,14 @@ def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction
     for stem, owners in sorted(tails.items()):
         claimed = owners[0] in paired or any(owners == other for key, other in tails.items() if key != stem)
         if len(owners) > 1 or claimed:
-            raise UserError(f"{files[stem]} could be the prediction of {some(owners)}: keep the images' folders")
+            raise UserError(f"{files[stem]} could be the prediction of {some(owners)}: keep the images' subfolders")
         paired[owners[0]] = files[stem]
 
     if not paired:
         raise UserError(
             f"no prediction has the name of a reference: {predictions} holds {some(sorted(files), 2)}, "
             f"the references are {some(sorted(cases), 2)}; names must be equal up to the suffix, "
-            "or say how they differ with --reference-name '{id}_…'"
+            "or describe how they differ with --reference-name '{id}_…'"
         )
     same = next((t for t in targets if t.case in paired and paired[t.case].resolve() == t.reference.resolve()), None)
     if same is not None:

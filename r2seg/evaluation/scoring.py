@@ -1,4 +1,4 @@
-"""Reading one case, laying its files over each other, and scoring it: all that happens while its pixels are in memory.
+"""Reading one case, bringing its files onto one grid, and scoring it: all that happens while its pixels are in memory.
 
 Which files belong together is decided in pairing.py; what becomes of the scores, in summary.py.
 """
@@ -35,7 +35,7 @@ _UNDECLARED = "undeclared values"
 
 @dataclass(frozen=True)
 class Masks:
-    """One label of one case, to be drawn; pixels that are not counted are in neither.
+    """One label of one case, to be drawn; pixels that are not counted are in neither mask.
 
     Attributes:
         prediction, reference: (*S) bool, on the reference's grid.
@@ -78,7 +78,7 @@ class Job:
         return tuple(dict.fromkeys(MEASURES[key].family for key in self.measures))
 
     def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
-        """The references' grids, after comparing the headers of all files that will be laid over each other."""
+        """The references' grids, after comparing the headers of all files that will be compared."""
         grids = [read_grid(target.reference) for target in targets]
         for target, grid in zip(targets, grids, strict=True):
             if target.mask is not None:
@@ -98,7 +98,7 @@ class Job:
         rows = []
         for method in self.methods:
             path = method.files.get(target.case)
-            # Nobody asked an observer for every case.
+            # An observer need not have every case.
             if path is None and (self.options.missing == "skip" or method.role == "observer"):
                 continue
             pairs, strays = self._read(target, method, reference, truth)
@@ -114,7 +114,7 @@ class Job:
         return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
 
     def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
-        """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
+        """The reference as it was read, its indices (255 where nothing is counted), and its number of undeclared pixels."""
         reference, strays = self._label_map(target.reference, self.options.ignore_label)
         truth = reference.array[0]
         if target.mask is not None:
@@ -126,7 +126,7 @@ class Job:
         prediction, strays = self._prediction(method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
         if target.mask is not None or self.options.ignore_label is not None:
-            # Counts leave these pixels out anyway; surfaces and structures would see them.
+            # Counts leave these pixels out anyway; surfaces and structures would not.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
 
@@ -147,7 +147,7 @@ class Job:
         return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
-        """One map a label; zeros where the case has no prediction."""
+        """One map per label; zeros if the case has no prediction."""
         if method.probabilities is None:
             return None
         path = method.probabilities.get(target.case)
@@ -157,13 +157,13 @@ class Job:
         extra = image.num_channels - len(self.labels)
         if extra not in (0, 1):
             raise UserError(
-                f"{path}: holds {image.num_channels} probabilities a pixel; expected one for each of "
+                f"{path}: holds {image.num_channels} probabilities per pixel; expected one for each of "
                 f"{', '.join(self.labels)}, after that of the background or alone"
             )
         return torch.from_numpy(_onto(image, reference, order=1)[extra:]).to(self.device)
 
     def _pairs(self, prediction: Tensor, truth: Tensor, probabilities: Tensor | None, reference: Image) -> list[Pair]:
-        """One pair of all labels; or one a label where thresholds are given, since the labels may then overlap."""
+        """One pair of all labels; with thresholds one pair per label, since the labels may then overlap."""
         dims = reference.spatial_dims
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
@@ -219,7 +219,7 @@ def _status(tp: int, fp: int, fn: int, tn: int) -> str:
 
 
 def _onto(image: Image, reference: Image, *, order: int) -> np.ndarray:
-    """The image's channels on the reference's grid; as they are where the grids agree.
+    """The image's channels on the reference's grid; unchanged if the grids agree.
 
     Shape: (C, *S of the image) -> (C, *S of the reference).
     """
@@ -248,4 +248,6 @@ def _check_prediction_grid(reference: Grid, prediction: Grid) -> None:
         check_same_grid(reference, prediction)
     except ImageError as error:
         both = reference.affine is not None and prediction.affine is not None
-        raise UserError(f"{error}{'; --resample brings it to the grid of the reference' if both else ''}") from None
+        raise UserError(
+            f"{error}{'; use --resample to resample it to the grid of the reference' if both else ''}"
+        ) from None

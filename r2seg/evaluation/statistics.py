@@ -1,6 +1,6 @@
 """How far the numbers can be trusted: bootstrap intervals over groups and paired comparison. Arrays in, numbers out.
 
-The unit that is drawn is the group (the patient): slices and eyes of one patient are alike, and pixels are no sample at all.
+The unit that is drawn is the group (the patient): slices and eyes of one patient are alike, and pixels are not independent samples.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Bootstrap:
 
 
 def interval(draws: np.ndarray, level: float = 0.95) -> Interval | None:
-    """Percentile interval of bootstrap draws; None where they do not vary over at least two finite ones."""
+    """Percentile interval of bootstrap draws; None with fewer than two finite draws."""
     draws = draws[np.isfinite(draws)]
     if len(draws) < 2:
         return None
@@ -73,7 +73,7 @@ def interval(draws: np.ndarray, level: float = 0.95) -> Interval | None:
 
 @dataclass(frozen=True)
 class Difference:
-    """Two methods on the same cases, first less second.
+    """Two methods on the same cases, first minus second.
 
     Attributes:
         mean: Of the differences of cases; NaN without a case.

@@ -108,7 +108,7 @@ def _table(heading: str, head: Sequence[str], rows: Mapping[str, Iterable[Sequen
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text  # cells hold brackets, which rich would take for markup
+    from rich.text import Text  # cells hold brackets, which rich would read as markup
 
     table = Table(
         title=Text(heading, style="bold"),

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2seg.errors import UserError
-from r2seg.files import write_text
-from r2seg.thresholds import FILE as THRESHOLDS
 
 if TYPE_CHECKING:
     from r2seg.evaluation.results import Report
@@ -95,6 +93,8 @@ def write_report(
         UserError: A format is unknown, or the folder cannot be written.
     """
     from r2seg.evaluation.summary import best_thresholds, summarize
+    from r2seg.files import write_text
+    from r2seg.thresholds import FILE as THRESHOLDS
 
     folder = Path(folder)
     check_output(folder, formats)

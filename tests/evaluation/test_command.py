@@ -111,7 +111,7 @@ def test_the_default_report_is_csv_json_and_html_and_no_line_is_wider_than_the_t
         (("--mask-name", "{id}_m"), ["--mask-name goes with --masks DIR"]),
         (("--observer-name", "{id}_m"), ["--observer-name goes with --observer DIR"]),
         (("--split", "test"), ["--split goes with a run or a config"]),
-        (("--threshold", "0.5", "--threshold-from", "x"), ["--threshold goes with no --threshold-from"]),
+        (("--threshold", "0.5", "--threshold-from", "x"), ["--threshold cannot be combined with --threshold-from"]),
         (("--threshold", "1.5"), ["threshold is 1.5: give a probability above 0"]),
         (("--threshold-from", "nowhere"), ["nowhere", "there are no thresholds"]),
         (("--device", "gpu"), ["valid are auto, cpu, cuda"]),
@@ -258,7 +258,7 @@ def test_without_a_report_nothing_stays(tiny_run: Path, other_config: Path, tmp_
 def test_scoring_a_run_on_cases_it_was_trained_on_is_called_a_leak(tiny_run: Path) -> None:
     result = run(tiny_run, tiny_run, "--split", "all")
     text = " ".join(result.output.split())
-    assert "LEAK: 2 of these cases trained it, so this is no test of it: case_0, case_1" in text
+    assert "LEAK: 2 of these cases trained it, so this is not a test of it: case_0, case_1" in text
     assert "LEAK: 1 of these cases chose its checkpoint and thresholds: case_2" in text
 
 
