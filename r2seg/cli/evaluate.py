@@ -186,8 +186,8 @@ def evaluate(
     if chosen is not None:
         data = chosen.config.data
         typed |= {"labels": data.labels, "ignore_label": data.ignore_label, "provenance": {"references": str(chosen)}}
-    formats = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
-    check_output(output, formats)
+    written_as = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
+    check_output(output, written_as)
     options = EvaluationOptions(**typed)
 
     from r2seg.evaluation.evaluate import evaluate as score
@@ -198,7 +198,7 @@ def evaluate(
     options = replace(options, device=str(resolved))
     failed = False
     with ExitStack() as stack:
-        if run is not None:
+        if run is not None and chosen is not None:
             from r2seg.evaluation.run_predictions import RunPredictions
 
             folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r2seg-")))
@@ -213,7 +213,7 @@ def evaluate(
         summary = summarize(report)
         open_console().print(terminal(summary))
         if output is not None:
-            say(f"written: {', '.join(map(str, write_report(report, output, formats, summary=summary)))}")
+            say(f"written: {', '.join(map(str, write_report(report, output, written_as, summary=summary)))}")
     if failed:
         raise typer.Exit(1)
 

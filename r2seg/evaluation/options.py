@@ -247,7 +247,7 @@ EvaluationOptions.__doc__ = (EvaluationOptions.__doc__ or "").rstrip() + "\n\n  
 
 def as_values(values: int | Sequence[int]) -> Sequence[int]:
     """The values of a label in the files, also where it is a single one."""
-    return (int(values),) if isinstance(values, Integral) else tuple(int(value) for value in values)
+    return (int(values),) if isinstance(values, int | Integral) else tuple(int(value) for value in values)
 
 
 def _checked_labels(labels: Labels, ignore_label: int | None) -> Labels:
@@ -259,7 +259,10 @@ def _checked_labels(labels: Labels, ignore_label: int | None) -> Labels:
             if value in seen:
                 raise UserError(f"label {name} takes the value {value}, which is that of {seen[value]}")
             seen[value] = f"label {name}"
-    return {name: int(values) if isinstance(values, Integral) else as_values(values) for name, values in labels.items()}
+    return {
+        name: int(values) if isinstance(values, int | Integral) else as_values(values)
+        for name, values in labels.items()
+    }
 
 
 def _check_pattern(option: str, pattern: str) -> None:

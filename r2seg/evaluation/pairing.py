@@ -64,7 +64,7 @@ def find_targets(
         if other is not target:
             raise UserError(f"{other.reference} and {target.reference} are both case {target.case!r}")
 
-    masks = {target.case: target.mask for target in targets}
+    masks: Mapping[str, Path | None] = {target.case: target.mask for target in targets}
     if options.masks is not None:
         masks = _by_id(options.masks, options.mask_name, "field of view")
         unmasked = [target.case for target in targets if target.case not in masks]

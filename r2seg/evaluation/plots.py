@@ -14,7 +14,7 @@ from r2seg.evaluation.results import Report
 from r2seg.evaluation.wording import title
 from r2seg.metrics import counts_at, roc_auc, threshold_curve
 from r2seg.metrics.catalogue import MEASURES
-from r2seg.metrics.probabilities import LEVELS, average_precision
+from r2seg.metrics.probabilities import LEVELS, NUM_BINS, average_precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -129,12 +129,12 @@ def curves(report: Report) -> str | None:
             pr.plot(at_half.tp / tp[0], at_half.tp / (at_half.tp + at_half.fp), "o", color=colour, markersize=5)
         negative, positive = histogram.double().numpy()
         level = np.arange(LEVELS) / (LEVELS - 1)
-        bins = np.minimum((level * 15).astype(int), 14)
-        total = np.bincount(bins, negative + positive, 15)
+        bins = np.minimum((level * NUM_BINS).astype(int), NUM_BINS - 1)
+        total = np.bincount(bins, negative + positive, NUM_BINS)
         filled = total > 0
         reliability.plot(
-            np.bincount(bins, (negative + positive) * level, 15)[filled] / total[filled],
-            np.bincount(bins, positive, 15)[filled] / total[filled],
+            np.bincount(bins, (negative + positive) * level, NUM_BINS)[filled] / total[filled],
+            np.bincount(bins, positive, NUM_BINS)[filled] / total[filled],
             f"{style}o",
             color=colour,
             markersize=3,

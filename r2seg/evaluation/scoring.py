@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -168,17 +169,16 @@ class Job:
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
             steps = torch.diag(steps.norm(dim=0))
-        common = {"steps_mm": steps, "tolerance_mm": self.options.tolerance_mm}
+        pair = partial(Pair, steps_mm=steps, tolerance_mm=self.options.tolerance_mm)
         if self.thresholds is None:
-            return [Pair(prediction, truth, len(self.labels), probabilities=probabilities, **common)]
+            return [pair(prediction, truth, len(self.labels), probabilities=probabilities)]
         ignored = truth == IGNORE
         return [
-            Pair(
+            pair(
                 (probability >= self.thresholds.values[name]).to(torch.uint8).masked_fill_(ignored, 0),
                 (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
                 1,
                 probabilities=probability[None],
-                **common,
             )
             for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
         ]

@@ -54,13 +54,16 @@ def best_thresholds(report: Report) -> Thresholds | None:
 
     None if its probabilities were not scored, or if a label has no pixel in the references.
     """
-    histograms = {label: report.histograms.get((report.main.name, label)) for label in report.labels}
-    if any(histogram is None or not histogram[1].any() for histogram in histograms.values()):
-        return None
+    values = {}
+    for label in report.labels:
+        histogram = report.histograms.get((report.main.name, label))
+        if histogram is None or not histogram[1].any():
+            return None
+        values[label] = best_threshold(histogram)[0]
     # All empty references look alike: a file that holds no label does not identify its case.
     labelled = {row.case for row in report.rows if row.counts[0] + row.counts[2]}
     return Thresholds(
-        {label: best_threshold(histogram)[0] for label, histogram in histograms.items()},
+        values,
         "pooled Dice",
         frozenset(fingerprint(report.targets[case].reference) for case in labelled),
     )

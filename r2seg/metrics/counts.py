@@ -29,11 +29,6 @@ class Counts:
     tn: Tensor
 
     @classmethod
-    def zeros(cls, num_labels: int, device: torch.device | str = "cpu") -> Counts:
-        """Counts of no pixels, the start of a sum."""
-        return cls(*(torch.zeros(num_labels, dtype=torch.int64, device=device) for _ in fields(cls)))
-
-    @classmethod
     def from_confusion(cls, matrix: Tensor) -> Counts:
         """Counts of labels 1..K from a confusion matrix.
 
@@ -43,9 +38,6 @@ class Counts:
         fp = matrix.sum(dim=0)[1:] - tp
         fn = matrix.sum(dim=1)[1:] - tp
         return cls(tp, fp, fn, matrix.sum() - tp - fp - fn)
-
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
 
     def to(self, device: torch.device | str) -> Counts:
         """The same counts on another device."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from r2seg.metrics.counts import Counts, memory_order
 
 LEVELS = 65536
+NUM_BINS = 15  # of the calibration
 _CHUNK = 1 << 22
 
 
@@ -114,10 +115,10 @@ def average_precision(histogram: Tensor) -> Tensor:
     return (step * tp / (tp + fp).clamp(min=1)).sum() / step.sum()
 
 
-def calibration_error(histogram: Tensor, num_bins: int = 15) -> Tensor:
+def calibration_error(histogram: Tensor) -> Tensor:
     """Expected calibration error of a label: |share of reference pixels - mean probability|, averaged over pixels.
 
-    Probabilities fall in equal bins, open at the left: (0, 1/n], (1/n, 2/n], … and 0 in the first. Guo et al., ICML 2017,
+    Probabilities fall in n = 15 equal bins, open at the left: (0, 1/n], (1/n, 2/n], … and 0 in the first. Guo et al., ICML 2017,
     on the probability of the label. Easy background makes it small: compare it on the same field of view only.
 
     Shape: (2, 65536) -> () float64; NaN where no pixel was counted.
@@ -125,8 +126,8 @@ def calibration_error(histogram: Tensor, num_bins: int = 15) -> Tensor:
     negative, positive = histogram.cpu().to(torch.float64)
     level = torch.arange(LEVELS)
     # In integers: 0.2 * 15 is not 3 in floats, and the bins' edges would move.
-    bins = torch.div(level * num_bins + LEVELS - 2, LEVELS - 1, rounding_mode="floor").sub(1).clamp(min=0)
-    sums = torch.zeros(2, num_bins, dtype=torch.float64)
+    bins = torch.div(level * NUM_BINS + LEVELS - 2, LEVELS - 1, rounding_mode="floor").sub(1).clamp(min=0)
+    sums = torch.zeros(2, NUM_BINS, dtype=torch.float64)
     sums[0].index_add_(0, bins, positive)
     sums[1].index_add_(0, bins, (negative + positive) * level / (LEVELS - 1))
     return (sums[0] - sums[1]).abs().sum() / (negative + positive).sum()
