@@ -2,7 +2,7 @@
 
 Makes 40 pairs of label maps of 512 x 512 x 130 with two labels (lungs with ragged borders, gzipped NIfTI) and measures
 
-1. reading: every pair one after another with nibabel in one process, nothing done with it;
+1. reading: every pair, one after another, with nibabel in one process, and nothing more;
 2. scoring: ``r2seg.evaluate`` in a fresh process, all count-based measures and volumes, labels found in the references;
    the peak memory of that process.
 
@@ -33,9 +33,12 @@ import json, resource, sys, time
 start = time.perf_counter()
 from pathlib import Path
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
+from r2seg.evaluation.summary import summarize
 imported = time.perf_counter() - start
-report = evaluate(Path(sys.argv[1]) / "predictions", Path(sys.argv[1]) / "references", workers=int(sys.argv[2]), device="cpu")
-summary = report.summary
+options = EvaluationOptions(workers=int(sys.argv[2]), device="cpu")
+report = evaluate(Path(sys.argv[1]) / "predictions", Path(sys.argv[1]) / "references", options)
+summary = summarize(report)
 json.dump({
     "seconds": time.perf_counter() - start,
     "import_seconds": imported,
@@ -63,7 +66,7 @@ def lungs(seed: int) -> np.ndarray:
 
 
 def make(folder: Path, num_cases: int) -> None:
-    """Writes the pairs that are not there yet; the prediction is another noise around the same lungs."""
+    """Writes the pairs that are not there yet; the prediction differs from the reference by another noise at its border."""
     for kind, offset in (("references", 0), ("predictions", 1)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         shapes: list[np.ndarray] = []

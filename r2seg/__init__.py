@@ -14,6 +14,7 @@ _VERBS = {
     "Segmenter": "r2seg.inference.segmenter",
     "WindowInferer": "r2seg.inference.windows",
     "evaluate": "r2seg.evaluation.evaluate",
+    "EvaluationOptions": "r2seg.evaluation.options",
 }
 __all__ = ["__version__", *_VERBS]
 

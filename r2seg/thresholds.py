@@ -1,7 +1,7 @@
-"""Thresholds that were chosen on validation cases, and the memory of which cases those were.
+"""Thresholds that were chosen on validation cases, and a record of which cases those were.
 
-A file ``thresholds.json`` holds both. It lies in a report whose probabilities were scored, or in a run. Scoring one of the
-cases that a threshold was chosen on makes every number an oracle's, and this room is where that is found out.
+A file ``thresholds.json`` holds both. It lies in a run, or in a report whose probabilities were scored. If a case that a
+threshold was chosen on is scored with it, the numbers are those of an oracle; `Thresholds.chosen_on` detects that.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Thresholds:
-    """A probability for each label from which a pixel is predicted.
+    """For each label, the probability from which a pixel is predicted.
 
     Attributes:
         values: Label -> threshold.
-        criterion: What was best at them, such as "pooled Dice".
-        references: SHA-256 of the reference files they were chosen on, of those that hold a label: empty ones look alike.
+        criterion: What they maximize, such as "pooled Dice".
+        references: SHA-256 of the reference files they were chosen on; only of files that hold a label, as empty ones look alike.
     """
 
     values: Mapping[str, float]
@@ -34,10 +34,10 @@ class Thresholds:
 
     @classmethod
     def of(cls, given: float | Mapping[str, float] | Path) -> Thresholds:
-        """Thresholds from a number for all labels (under the name ""), numbers by label, or a file or folder that holds them.
+        """Thresholds from one number for all labels (under the name ""), a number for each, or a file or folder that holds them.
 
         Raises:
-            UserError: There is no such file, it is not one of ours, or a number is not between 0 and 1.
+            UserError: There is no such file, it is not a file of thresholds, or a number is not a probability above 0.
         """
         if isinstance(given, Path):
             return cls._read(given)
@@ -55,7 +55,9 @@ class Thresholds:
         try:
             held = json.loads(file.read_text("utf-8"))
             if held["schema_version"] != SCHEMA_VERSION:
-                raise UserError(f"{file}: schema version {held['schema_version']}, and {SCHEMA_VERSION} is understood")
+                raise UserError(
+                    f"{file}: schema version {held['schema_version']}, but this version of r2seg reads {SCHEMA_VERSION}"
+                )
             values = {str(name): float(value) for name, value in held["values"].items()}
             return cls(values, str(held["criterion"]), frozenset(map(str, held["references"])))
         except FileNotFoundError:
@@ -66,7 +68,7 @@ class Thresholds:
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             if isinstance(error, UserError):
                 raise
-            raise UserError(f"{file}: this is no file of thresholds ({type(error).__name__}: {error})") from None
+            raise UserError(f"{file}: this is not a file of thresholds ({type(error).__name__}: {error})") from None
 
     def json(self) -> str:
         """Text of the file."""
@@ -74,7 +76,7 @@ class Thresholds:
         return json.dumps(held, indent=1)
 
     def for_labels(self, labels: Iterable[str]) -> dict[str, float]:
-        """Label -> threshold, every label having one.
+        """Label -> threshold, for all of these labels.
 
         Raises:
             UserError: The labels differ.

@@ -11,6 +11,7 @@ import pytest
 
 from r2seg.data.images import read_image
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.inference.segmenter import Segmenter
 from r2seg.networks import NETWORKS
 from r2seg.run import Run
@@ -45,6 +46,8 @@ def test_an_old_run_gives_the_voxels_and_scores_it_gave_then(archive: Path, tmp_
 
     labels = Run.open(tmp_path / "run").config.data.labels
     report = evaluate(
-        kept / about["predicted"], SAMPLES / about["label"], labels=labels, measures=["counts", "surfaces"]
+        kept / about["predicted"],
+        SAMPLES / about["label"],
+        EvaluationOptions(labels=labels, measures=["counts", "surfaces"]),
     )
     assert dict(report.rows[0].scores) == pytest.approx(about["scores"], rel=1e-12, nan_ok=True)

@@ -1,41 +1,113 @@
-"""The evaluate command: which options there are, and which function they go to."""
+"""``r2seg-evaluate``: label maps, or a run, against references.
+
+The options of the evaluation itself are declared in evaluation/options.py; here are only those that the command adds.
+"""
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from r2seg.cli.frame import DeviceOption, command, open_console, say, start
 from r2seg.errors import UserError
+from r2seg.evaluation.options import DECLARED, FILES, HEADINGS, ID, REPORT, THRESHOLDS, EvaluationOptions
+from r2seg.evaluation.write import DEFAULT_FORMATS, FORMATS, check_output, write_report
 
 if TYPE_CHECKING:
     from r2seg.evaluation.run_predictions import RunPredictions
 
-_ID = "{id}"
-_FORMATS = ("csv", "json", "html")
+
+@dataclass(frozen=True)
+class Typed:
+    """How an option is typed on the command line if its Python type cannot be typed there.
+
+    Attributes:
+        kind: What typer reads; lists are options that may be repeated.
+        default: Before it is parsed.
+        parse: What was typed -> the option's value.
+    """
+
+    kind: Any
+    default: Any
+    parse: Callable[[Any], Any]
 
 
-def _option(group: str, name: str, text: str, metavar: str | None = None, **more: Any) -> Any:
-    if metavar == "PATTERN":
-        more["show_default"] = False  # {id} in every one
-    return typer.Option(name, metavar=metavar, help=text, rich_help_panel=group, **more)
+def _parse_labels(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """Labels of NAME=VALUE[+VALUE] words."""
+    labels: dict[str, tuple[int, ...]] = {}
+    for text in given or ():
+        name, _, values = text.partition("=")
+        try:
+            parsed = tuple(int(value) for value in values.split("+"))
+        except ValueError:
+            parsed = ()
+        if not name or not parsed or name in labels:
+            twice = f"{name} is named twice; " if name in labels else ""
+            raise UserError(f"--label {text}: {twice}write NAME=VALUE, or NAME=VALUE+VALUE, such as lung=1")
+        labels[name] = parsed
+    return labels or None
 
 
-_NAMES, _COUNTED, _CUTS, _OTHERS, _REPORT = (
-    "Which files belong together",
-    "What is counted",
-    "Thresholds of probabilities",
-    "Comparisons",
-    "The report",
-)
+TYPED = {
+    "labels": Typed(list[str] | None, None, _parse_labels),
+    "measures": Typed(
+        str, ",".join(EvaluationOptions.measures), lambda text: [name.strip() for name in text.split(",")]
+    ),
+    "threshold": Typed(float | None, None, lambda number: number),
+    "against": Typed(list[Path] | None, None, lambda folders: folders or ()),
+}
+
+
+def with_evaluation_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The function, its ``**typed`` replaced by one parameter for each declared option that has a heading."""
+    kinds = get_type_hints(EvaluationOptions)
+    parameters = []
+    for each in fields(EvaluationOptions):
+        about = DECLARED[each.name]
+        if about.heading is None:
+            continue
+        typed = TYPED.get(each.name) or Typed(kinds[each.name], each.default, lambda value: value)
+        repeatable = typed.kind in (list[str] | None, list[Path] | None)
+        option = typer.Option(
+            about.flag or f"--{each.name.replace('_', '-')}",
+            metavar=about.metavar,
+            help=f"{about.help} Repeatable." if repeatable else about.help,
+            min=about.minimum,
+            show_default=about.metavar != "PATTERN",  # {id} in every one
+            rich_help_panel=about.heading,
+        )
+        parameters.append(
+            inspect.Parameter(
+                each.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=typed.default,
+                annotation=Annotated[typed.kind, option],
+            )
+        )
+    signature = inspect.signature(function, eval_str=True)
+    own = [each for each in signature.parameters.values() if each.kind is not inspect.Parameter.VAR_KEYWORD]
+    every = sorted([*own, *parameters], key=_place_in_help)
+    function.__signature__ = signature.replace(parameters=every)  # type: ignore[attr-defined]
+    return function
+
+
+def _place_in_help(parameter: inspect.Parameter) -> int:
+    """Arguments first, then the options below their headings; sorted by this, the order within a heading stays."""
+    if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+        return -1
+    (option,) = parameter.annotation.__metadata__
+    return HEADINGS.index(option.rich_help_panel or HEADINGS[-1])
 
 
 @command
+@with_evaluation_options
 def evaluate(
     predictions: Annotated[
         Path,
@@ -49,110 +121,50 @@ def evaluate(
         Path,
         typer.Argument(
             metavar="REFERENCES",
-            help="Folder of label maps; one label map; or a config or run, whose layout knows the pairs.",
+            help="Folder of label maps; one label map; or a config or run, which knows where its cases are.",
             show_default=False,
         ),
     ],
-    prediction_name: Annotated[
-        str, _option(_NAMES, "--prediction-name", "Prediction file names around the id: '{id}_seg'.", "PATTERN")
-    ] = _ID,
-    reference_name: Annotated[
-        str, _option(_NAMES, "--reference-name", "Reference file names around the id: '{id}_1stHO'.", "PATTERN")
-    ] = _ID,
-    mask_name: Annotated[str, _option(_NAMES, "--mask-name", "File names in --masks around the id.", "PATTERN")] = _ID,
-    group: Annotated[
-        str | None,
-        _option(_NAMES, "--group", "What in an id is the patient, for the intervals: '^(\\d+)'.", "REGEX"),
-    ] = None,
+    *,
     split: Annotated[
         str | None,
-        _option(_NAMES, "--split", "Of a run or config: test, validation, train or all [test, or validation].", "PART"),
-    ] = None,
-    labels: Annotated[
-        list[str] | None,
-        _option(
-            _COUNTED,
-            "--label",
-            "Name and values of a label; repeatable. All values of the references where none is given.",
-            "NAME=VALUE[+VALUE]",
+        typer.Option(
+            "--split",
+            metavar="PART",
+            help="Cases of a run or config: test, validation, train or all [default: test, or validation without test].",
+            rich_help_panel=FILES,
         ),
-    ] = None,
-    ignore_label: Annotated[
-        int | None, _option(_COUNTED, "--ignore-label", "Value in references of pixels that count nowhere.", "N")
-    ] = None,
-    masks: Annotated[
-        Path | None, _option(_COUNTED, "--masks", "Fields of view; pixels outside count nowhere.", "DIR")
-    ] = None,
-    measures: Annotated[
-        str,
-        _option(
-            _COUNTED,
-            "--measures",
-            "Comma-separated: all, counts, volumes, surfaces, components, centerlines, probabilities, or single ones.",
-            "LIST",
-        ),
-    ] = "counts,volumes",
-    tolerance_mm: Annotated[
-        float, _option(_COUNTED, "--tolerance-mm", "Of the surface Dice; pixels for pictures.", "F", min=0.0)
-    ] = 1.0,
-    missing: Annotated[
-        str, _option(_COUNTED, "--missing", "miss: no prediction is an empty one; skip: leave such cases out.", "RULE")
-    ] = "miss",
-    undeclared: Annotated[
-        str, _option(_COUNTED, "--undeclared", "error, or background: what values that are no label are.", "RULE")
-    ] = "error",
-    resample: Annotated[
-        bool, _option(_COUNTED, "--resample", "Bring predictions on another grid to the reference's.")
-    ] = False,
-    probabilities: Annotated[
-        Path | None,
-        _option(_CUTS, "--probabilities", "Probability maps [PREDICTIONS/probabilities].", "DIR"),
-    ] = None,
-    threshold: Annotated[
-        float | None,
-        _option(_CUTS, "--threshold", "Cut the probabilities here instead of taking the label maps.", "F"),
     ] = None,
     threshold_from: Annotated[
         Path | None,
-        _option(_CUTS, "--threshold-from", "Cut where it was best on validation: a run, or such a report.", "PATH"),
+        typer.Option(
+            "--threshold-from",
+            metavar="PATH",
+            help="Run, or report with probabilities scored, whose thresholds were best on validation cases.",
+            rich_help_panel=THRESHOLDS,
+        ),
     ] = None,
-    against: Annotated[
-        list[Path] | None, _option(_OTHERS, "--against", "Another method's label maps; repeatable.", "DIR")
-    ] = None,
-    observer: Annotated[
-        Path | None, _option(_OTHERS, "--observer", "A second reference, scored as a row of its own.", "DIR")
-    ] = None,
-    observer_name: Annotated[
-        str, _option(_OTHERS, "--observer-name", "Its file names around the id: '{id}_2ndHO'.", "PATTERN")
-    ] = _ID,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="REPORT", help="Folder for the report.", rich_help_panel=_REPORT),
+        typer.Option("-o", "--output", metavar="REPORT", help="Folder for the report.", rich_help_panel=REPORT),
     ] = None,
     formats: Annotated[
         list[str] | None,
-        _option(_REPORT, "--format", "csv, json, html, markdown or latex; repeatable [csv, json, html].", "FORMAT"),
-    ] = None,
-    images: Annotated[
-        Path | None, _option(_REPORT, "--images", "Folder of the images, to be shown in report.html.", "DIR")
-    ] = None,
-    image_name: Annotated[
-        str, _option(_REPORT, "--image-name", "Names of their files around the id.", "PATTERN")
-    ] = _ID,
-    workers: Annotated[
-        int | None,
         typer.Option(
-            "--workers", metavar="N", min=1, help="Cases read at once; one a core where it is left out, at most 4."
+            "--format",
+            metavar="FORMAT",
+            help=f"{', '.join(FORMATS)}. Repeatable [default: {', '.join(DEFAULT_FORMATS)}].",
+            rich_help_panel=REPORT,
         ),
     ] = None,
     device: DeviceOption = "auto",
-    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Of the bootstrap's draws.")] = 0,
+    **typed: Any,
 ) -> None:
     """Score label maps against references: Dice, IoU and more per label and case, their means, and pooled over all pixels.
 
-    It reads written files, so it scores any tool's output. File names must agree up to the suffix; what has no partner is
-    listed. With a run in place of predictions, its network first segments the cases of the config, which may be of another
-    data set, with the run's own preprocessing.
+    It reads written files, so it scores any tool's output. File names must agree up to the suffix; files without a partner
+    are listed. With a run in place of predictions, its network first segments the cases of the config, which may belong to
+    another data set, with the run's own preprocessing.
 
     Example: r2seg-evaluate predictions/ sample_data/lung/labels -o report
     """
@@ -161,99 +173,82 @@ def evaluate(
 
     run = predictions if (predictions / CONFIG).is_file() else None
     knows = references if names_cases(references) else None
-    for option, given, allowed, goes_with in (
-        ("--mask-name", mask_name != _ID, masks, "--masks DIR"),
-        ("--image-name", image_name != _ID, images, "--images DIR"),
-        ("--observer-name", observer_name != _ID, observer, "--observer DIR"),
-        ("--format", formats, output, "-o REPORT, where the files are written"),
-        ("--threshold", threshold is not None, threshold_from is None, "no --threshold-from: both say where to cut"),
-        ("--split", split, knows, f"a run or a config, and {references} is neither"),
-        (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
-        ("--label", labels, not knows, f"a folder of references: {references} knows its labels"),
-        ("--ignore-label", ignore_label is not None, not knows, f"a folder of references: {references} knows its own"),
-        ("--reference-name", reference_name != _ID, not knows, f"a folder of references: {references} knows its files"),
-        ("--prediction-name", prediction_name != _ID, not run, f"a folder of predictions, and {run} is a run"),
-        ("--probabilities", probabilities, not run, f"a folder of predictions: the run {run} makes its own"),
-    ):
-        if given and not allowed:
-            raise UserError(f"{option} goes with {goes_with}")
-    options: dict[str, Any] = {
-        "labels": _parse_labels(labels) if labels else None,
-        "ignore_label": ignore_label,
-        "masks": masks,
-        "prediction_name": prediction_name,
-        "reference_name": reference_name,
-        "mask_name": mask_name,
-        "group": group,
-        "measures": [name.strip() for name in measures.split(",")],
-        "missing": missing,
-        "undeclared": undeclared,
-        "resample": resample,
-        "tolerance_mm": tolerance_mm,
-        "probabilities": probabilities,
-        "threshold": threshold if threshold_from is None else threshold_from,
-        "against": against or (),
-        "observer": observer,
-        "observer_name": observer_name,
-        "images": images,
-        "image_name": image_name,
-        "workers": workers,
-        "seed": seed,
-    }
+    _check_combinations(
+        typed | {"split": split, "threshold_from": threshold_from, "output": output, "formats": formats},
+        run=run,
+        knows=knows,
+        references=references,
+    )
+    typed |= {name: TYPED[name].parse(typed[name]) for name in TYPED}
+    if threshold_from is not None:
+        typed["threshold"] = threshold_from
     chosen = cases_of(references, split) if knows else None
     if chosen is not None:
         data = chosen.config.data
-        options |= {"labels": data.labels, "ignore_label": data.ignore_label, "provenance": {"references": str(chosen)}}
+        typed |= {"labels": data.labels, "ignore_label": data.ignore_label, "provenance": {"references": str(chosen)}}
+    written_as = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
+    check_output(output, written_as)
+    options = EvaluationOptions(**typed)
 
-    from r2seg.evaluation.evaluate import check_options
     from r2seg.evaluation.evaluate import evaluate as score
-    from r2seg.evaluation.report import check_output
+    from r2seg.evaluation.summary import summarize
+    from r2seg.evaluation.tables import terminal
 
-    formats = tuple(dict.fromkeys(formats or _FORMATS))
-    check_output(output, formats)
-    needs_probabilities = check_options(**options)
     resolved = start(device, None)
-    options["device"] = str(resolved)
+    options = replace(options, device=str(resolved))
     failed = False
     with ExitStack() as stack:
-        if run is not None:
+        if run is not None and chosen is not None:
             from r2seg.evaluation.run_predictions import RunPredictions
 
             folder = output or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="r2seg-")))
             made = RunPredictions.plan(run, chosen, folder / "predictions")
             say(f"segmenting {chosen} with {run}")
-            failed = _segment(made, resolved, needs_probabilities)
-            predictions = made.folder
-            options |= made.options
+            failed = _segment(made, resolved, options.uses_probabilities)
+            predictions, options = made.folder, made.scored_with(options)
         elif chosen is not None:
             say(f"scoring {chosen}")
         with _scoring_bar() as progress:
-            report = score(predictions, chosen.cases if chosen else references, progress=progress, **options)
-        open_console().print(report.terminal())
+            report = score(predictions, chosen.cases if chosen else references, options, progress=progress)
+        summary = summarize(report)
+        open_console().print(terminal(summary))
         if output is not None:
-            say(f"written: {', '.join(map(str, report.write(output, formats)))}")
+            say(f"written: {', '.join(map(str, write_report(report, output, written_as, summary=summary)))}")
     if failed:
         raise typer.Exit(1)
 
 
-def _parse_labels(given: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Labels of NAME=VALUE[+VALUE] words."""
-    labels: dict[str, tuple[int, ...]] = {}
-    for text in given:
-        name, _, values = text.partition("=")
-        try:
-            parsed = tuple(int(value) for value in values.split("+"))
-        except ValueError:
-            parsed = ()
-        if not name or not parsed or name in labels:
-            twice = f"{name} is named twice; " if name in labels else ""
-            raise UserError(f"--label {text}: {twice}write NAME=VALUE, or NAME=VALUE+VALUE, such as lung=1")
-        labels[name] = parsed
-    return labels
+def _check_combinations(typed: dict[str, Any], *, run: Path | None, knows: Path | None, references: Path) -> None:
+    """Refuses options that would be without effect.
+
+    Args:
+        typed: All options as they were typed.
+        run: The predictions, if they are a run.
+        knows: The references, if they are a config or run.
+        references: The references.
+    """
+    if typed["threshold"] is not None and typed["threshold_from"] is not None:
+        raise UserError("--threshold cannot be combined with --threshold-from: both say where to cut")
+    renamed = {name for name in typed if name.endswith("_name") and typed[name] != ID}
+    for option, given, allowed, goes_with in (
+        ("--mask-name", "mask_name" in renamed, typed["masks"], "--masks DIR"),
+        ("--image-name", "image_name" in renamed, typed["images"], "--images DIR"),
+        ("--observer-name", "observer_name" in renamed, typed["observer"], "--observer DIR"),
+        ("--format", typed["formats"], typed["output"], "-o REPORT, where the files are written"),
+        ("--split", typed["split"], knows, f"a run or a config, and {references} is neither"),
+        (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
+        ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
+        ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
+        ("--reference-name", "reference_name" in renamed, not knows, f"a folder of references: {references} knows its files"),
+        ("--prediction-name", "prediction_name" in renamed, not run, f"a folder of predictions, and {run} is a run"),
+        ("--probabilities", typed["probabilities"], not run, f"a folder of predictions: the run {run} makes its own"),
+    ):  # fmt: skip
+        if given and not allowed:
+            raise UserError(f"{option} goes with {goes_with}")
 
 
 def _segment(made: RunPredictions, device: Any, probabilities: bool) -> bool:
-    """Segments with progress; whether a case failed."""
+    """Segments and shows the progress; returns whether a case failed."""
     from r2seg.inference.progress import inference_progress
 
     with inference_progress(open_console(), len(made.jobs)) as progress:
@@ -265,7 +260,7 @@ def _segment(made: RunPredictions, device: Any, probabilities: bool) -> bool:
 
 @contextmanager
 def _scoring_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A live bar of the cases that are scored, on a terminal; nothing elsewhere."""
+    """A live bar of the cases that are scored, if there is a terminal."""
     console = open_console()
     if not console.is_terminal:
         yield None

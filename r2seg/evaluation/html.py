@@ -5,22 +5,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from r2seg.evaluation import plots, viewer
-from r2seg.metrics.catalogue import MEASURES
-
-if TYPE_CHECKING:
-    from r2seg.evaluation.report import Report
+from r2seg.evaluation.results import Report
+from r2seg.evaluation.wording import ROLES, leading, notes, number, title
 
 
-def render(report: Report, folder: Path) -> str:
+def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
     """The page.
 
     Args:
-        report: A finished evaluation whose files are still in place: the pictures are made from them.
+        report: Its files must still be in place: the pictures are made from them.
+        summary: The report's, from `summarize`.
         folder: Where the page will lie; links to files are relative to it.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -41,12 +41,16 @@ def render(report: Report, folder: Path) -> str:
 
     return environment.get_template("report.html.j2").render(
         report=report,
-        summary=report.summary,
-        measures=MEASURES,
-        statuses=[status for status in _statuses(report)],
+        summary=summary,
+        notes=notes(summary),
+        title=partial(title, summary),
+        number=number,
+        leading=leading(report.measures),
+        roles=ROLES,
+        statuses=sorted({row.status for row in report.rows}),
         shown=[viewer.show(report, *choice) for choice in viewer.choose(report)],
         colours=viewer,
-        distributions=plots.distributions(report),
+        distributions=plots.distributions(report, summary),
         bland_altman=plots.bland_altman(report),
         curves=plots.curves(report),
         as_text=_as_text,
@@ -69,7 +73,3 @@ def _as_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "–" if value is None or value == [] else str(value)
-
-
-def _statuses(report: Report) -> list[str]:
-    return sorted({row.status for row in report.rows})

@@ -1,4 +1,4 @@
-"""Which prediction belongs to which reference: by name, never by order. No pixel is read here."""
+"""Which prediction belongs to which reference: by name, never by order. No pixels are read here."""
 
 from __future__ import annotations
 
@@ -10,29 +10,11 @@ from pathlib import Path, PurePosixPath
 from r2seg.data.cases import Case, find_images, relative_stem
 from r2seg.data.images import IMAGE_SUFFIXES
 from r2seg.errors import UserError, some
+from r2seg.evaluation.options import ID, EvaluationOptions
+from r2seg.evaluation.results import Target
 
-# What inference writes beside its label maps, below the output folder: never predictions themselves.
-SIDE_FOLDERS = ("probabilities", "entropy", "json", "previews")
-ID = "{id}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """What predictions of one case are scored against.
-
-    Attributes:
-        case: Id of the case: relative path without suffix, forward slashes.
-        group: Patient; intervals draw groups, not cases.
-        reference: Label map.
-        mask: Field of view, or None for the whole image.
-        images: Files of the image, for pictures in the report; may be empty.
-    """
-
-    case: str
-    group: str
-    reference: Path
-    mask: Path | None = None
-    images: tuple[Path, ...] = ()
+# Inference writes its probability maps into this subfolder of the output folder: they are not predictions themselves.
+PROBABILITIES = "probabilities"
 
 
 @dataclass(frozen=True)
@@ -53,33 +35,20 @@ class Pairing:
 
 
 def find_targets(
-    references: Path | Sequence[Case],
-    *,
-    reference_name: str = ID,
-    masks: Path | None = None,
-    mask_name: str = ID,
-    images: Path | None = None,
-    image_name: str = ID,
-    group: str | None = None,
-    without: Sequence[Path] = (),
+    references: Path | Sequence[Case], options: EvaluationOptions, *, without: Sequence[Path] = ()
 ) -> list[Target]:
     """The cases to score, sorted by id.
 
     Args:
         references: Folder of label maps, one label map, or the cases of a config.
-        reference_name: File name of a case's reference without suffix, such as "{id}_1stHO"; other files are passed over.
-        masks: Folder of fields of view; replaces those the cases know.
-        mask_name: File name of a case's field of view, without suffix.
-        images: Folder of images, for the report.
-        image_name: File name of a case's image, without suffix.
-        group: Regular expression whose first group, found in the case id, is the patient; replaces what cases know.
+        options: Name patterns, and folders of masks and images, which replace those that the cases know, as does ``group``.
         without: Folders that may lie inside and hold no references, such as the predictions'.
 
     Raises:
         UserError: Nothing is found, two files claim one case, or a case lacks its field of view or its patient.
     """
     if isinstance(references, Path):
-        files = _by_id(references, reference_name, "reference", without)
+        files = _by_id(references, options.reference_name, "reference", without)
         targets = [Target(case, case, path) for case, path in files.items()]
     else:
         unlabelled = [case.id for case in references if case.label is None]
@@ -89,25 +58,32 @@ def find_targets(
             Target(case.id, case.group or case.id, case.label, case.mask, case.images)
             for case in sorted(references, key=lambda case: case.id)
         ]
-    found = {case: [target for target in targets if target.case == case] for case in {t.case for t in targets}}
-    twice = next((same for same in found.values() if len(same) > 1), None)
-    if twice:
-        raise UserError(f"{twice[0].reference} and {twice[1].reference} are both case {twice[0].case!r}")
+    first: dict[str, Target] = {}
+    for target in targets:
+        other = first.setdefault(target.case, target)
+        if other is not target:
+            raise UserError(f"{other.reference} and {target.reference} are both case {target.case!r}")
 
-    fields = None if masks is None else _by_id(masks, mask_name, "field of view")
-    pictures = {} if images is None else _by_id(images, image_name, "image", without)
-    if fields is not None:
-        unmasked = [target.case for target in targets if target.case not in fields]
+    masks: Mapping[str, Path | None] = {target.case: target.mask for target in targets}
+    if options.masks is not None:
+        masks = _by_id(options.masks, options.mask_name, "field of view")
+        unmasked = [target.case for target in targets if target.case not in masks]
         if unmasked:
-            held = some(sorted(fields), 2)
-            raise UserError(f"{masks} has no field of view for {some(unmasked)}; it has {held}: see --mask-name")
+            held = some(sorted(masks), 2)
+            raise UserError(
+                f"{options.masks} has no field of view for {some(unmasked)}; it has {held}: see --mask-name"
+            )
+    images = {target.case: target.images for target in targets}
+    if options.images is not None:
+        found = _by_id(options.images, options.image_name, "image", without)
+        images |= {case: (path,) for case, path in found.items()}
     return [
         Target(
             case=target.case,
-            group=target.group if group is None else _patient(target.case, group),
+            group=target.group if options.group is None else _patient(target.case, options.group),
             reference=target.reference,
-            mask=target.mask if fields is None else fields[target.case],
-            images=(pictures[target.case],) if target.case in pictures else target.images,
+            mask=masks[target.case],
+            images=images[target.case],
         )
         for target in targets
     ]
@@ -116,13 +92,13 @@ def find_targets(
 def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction_name: str = ID) -> Pairing:
     """Pairs each target with the prediction of its name.
 
-    A prediction belongs to the case whose id equals its path below the folder, without suffix; or, where the predictions
-    were made from a folder further down, to the one case whose image ends with that path.
+    A prediction belongs to the case whose id equals its path below the folder, without suffix; or, if the predictions were
+    made from a folder further down, to the one case whose image ends with that path.
 
     Raises:
-        UserError: There are no predictions, none pairs, one could be of two cases, or they are the references themselves.
+        UserError: There are no predictions, none has a partner, one could belong to two cases, or they are the references themselves.
     """
-    files = _by_id(predictions, prediction_name, "prediction", skip=SIDE_FOLDERS)
+    files = _by_id(predictions, prediction_name, "prediction", skip=(PROBABILITIES,))
     if predictions.is_file():  # one file against one file: the names need not agree
         if len(targets) != 1:
             raise UserError(f"{predictions} is one file and there are {len(targets)} references: name one, or a folder")
@@ -134,14 +110,14 @@ def pair_predictions(predictions: Path, targets: Sequence[Target], *, prediction
     for stem, owners in sorted(tails.items()):
         claimed = owners[0] in paired or any(owners == other for key, other in tails.items() if key != stem)
         if len(owners) > 1 or claimed:
-            raise UserError(f"{files[stem]} could be the prediction of {some(owners)}: keep the images' folders")
+            raise UserError(f"{files[stem]} could be the prediction of {some(owners)}: keep the images' subfolders")
         paired[owners[0]] = files[stem]
 
     if not paired:
         raise UserError(
             f"no prediction has the name of a reference: {predictions} holds {some(sorted(files), 2)}, "
             f"the references are {some(sorted(cases), 2)}; names must be equal up to the suffix, "
-            "or say how they differ with --reference-name '{id}_…'"
+            "or describe how they differ with --reference-name '{id}_…'"
         )
     same = next((t for t in targets if t.case in paired and paired[t.case].resolve() == t.reference.resolve()), None)
     if same is not None:
@@ -159,9 +135,7 @@ def _by_id(
     folder: Path, name: str, what: str, without: Sequence[Path] = (), skip: Sequence[str] = ()
 ) -> dict[str, Path]:
     """Case id -> file, of every image below a folder whose name follows the pattern."""
-    before, marker, after = name.partition(ID)
-    if not marker or ID in after or "/" in name:
-        raise UserError(f"{what} name {name!r}: write {ID} once, and no folder, such as '{ID}_1stHO'")
+    before, _, after = name.partition(ID)
     if folder.is_file():
         return {relative_stem(folder, folder.parent): folder}
     if not folder.is_dir():
@@ -209,13 +183,7 @@ def _owners(stem: str, targets: Sequence[Target]) -> list[str]:
 
 
 def _patient(case: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, case)
-        found = match[1] if match else None
-    except (re.error, IndexError):
-        raise UserError(
-            f"--group {pattern!r}: give a regular expression with one group, such as '^(.+)_slice'"
-        ) from None
-    if found is None:
-        raise UserError(f"--group {pattern!r} does not match the case {case!r}: mend the pattern, or leave it out")
-    return found
+    match = re.search(pattern, case)
+    if match is None or match[1] is None:
+        raise UserError(f"--group {pattern!r} does not match the case {case!r}: fix the pattern, or omit the option")
+    return match[1]

@@ -1,32 +1,33 @@
-"""Figures of a report as SVG text, to stand inside a page. Drawn by matplotlib, without its global state."""
+"""Figures of a report as SVG text, to be embedded in a page. Drawn by matplotlib, without its global state."""
 
 from __future__ import annotations
 
 import io
 import math
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from r2seg.evaluation.results import Report
+from r2seg.evaluation.wording import title
 from r2seg.metrics import counts_at, roc_auc, threshold_curve
 from r2seg.metrics.catalogue import MEASURES
-from r2seg.metrics.probabilities import LEVELS, average_precision
+from r2seg.metrics.probabilities import LEVELS, NUM_BINS, average_precision
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from r2seg.evaluation.report import Report
-
-# Okabe and Ito: told apart with any kind of colour vision. Markers differ as well.
+# Okabe and Ito: distinct with any kind of colour vision. Markers differ as well.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
 MARKERS = "osD^vPX"
 _MAX_POINTS = 400
 _MAX_PANELS = 12
 
 
-def distributions(report: Report) -> str | None:
-    """Every case's score, a panel a measure: points, median and quartiles by label and method."""
+def distributions(report: Report, summary: Mapping[str, Any]) -> str | None:
+    """Every case's score, one panel per measure: points, median and quartiles by label and method."""
     keys = [key for key in report.measures if MEASURES[key].better and _finite(report, key)][:_MAX_PANELS]
     if not keys:
         return None
@@ -61,7 +62,7 @@ def distributions(report: Report) -> str | None:
                 low, middle, high = np.percentile(values, [25, 50, 75])
                 axes.plot([centre - 0.35 * width, centre + 0.35 * width], [middle] * 2, color="#222", linewidth=2)
                 axes.plot([centre] * 2, [low, high], color="#222", linewidth=1)
-        axes.set_title(report.title(key), fontsize=9)
+        axes.set_title(title(summary, key), fontsize=9)
         axes.set_xticks(range(len(report.labels)), report.labels, rotation=30 if len(report.labels) > 3 else 0)
         axes.set_xlim(-0.6, len(report.labels) - 0.4)
         axes.grid(axis="y", color="#ddd", linewidth=0.6)
@@ -71,7 +72,7 @@ def distributions(report: Report) -> str | None:
 
 
 def bland_altman(report: Report) -> str | None:
-    """Predicted less reference volume over their mean, with bias and limits of agreement, a panel a label."""
+    """Predicted minus reference volume over their mean, with bias and limits of agreement, one panel per label."""
     labels = [label for label in report.labels if _volumes(report, label)]
     if not labels:
         return None
@@ -128,24 +129,24 @@ def curves(report: Report) -> str | None:
             pr.plot(at_half.tp / tp[0], at_half.tp / (at_half.tp + at_half.fp), "o", color=colour, markersize=5)
         negative, positive = histogram.double().numpy()
         level = np.arange(LEVELS) / (LEVELS - 1)
-        bins = np.minimum((level * 15).astype(int), 14)
-        total = np.bincount(bins, negative + positive, 15)
+        bins = np.minimum((level * NUM_BINS).astype(int), NUM_BINS - 1)
+        total = np.bincount(bins, negative + positive, NUM_BINS)
         filled = total > 0
         reliability.plot(
-            np.bincount(bins, (negative + positive) * level, 15)[filled] / total[filled],
-            np.bincount(bins, positive, 15)[filled] / total[filled],
+            np.bincount(bins, (negative + positive) * level, NUM_BINS)[filled] / total[filled],
+            np.bincount(bins, positive, NUM_BINS)[filled] / total[filled],
             f"{style}o",
             color=colour,
             markersize=3,
             label=name,
         )
-    for axes, title, across, up in (
+    for axes, heading, across, up in (
         (roc, "ROC", "1 − specificity", "sensitivity"),
         (pr, "Precision and recall", "recall (sensitivity)", "precision"),
         (reliability, "Reliability", "mean probability", "share of reference pixels"),
     ):
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-        axes.set_title(title, fontsize=9)
+        axes.set_title(heading, fontsize=9)
         axes.set_xlabel(across, fontsize=8)
         axes.set_ylabel(up, fontsize=8)
         axes.grid(color="#eee", linewidth=0.6)
@@ -178,7 +179,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """The figure's <svg> element; its ids begin with the name, so that several can stand in one page."""
+    """The figure's <svg> element; its ids begin with the name, so that several fit in one page."""
     import matplotlib
 
     for axes in figure.axes:

@@ -1,4 +1,4 @@
-"""A run's own predictions of a data set's cases, as a run meets data it was not made for.
+"""A run's own predictions of a data set's cases, which may be data that it was not made for.
 
 The run brings its preprocessing, window and postprocessing, so no number is fitted to the cases it is judged on; the data
 set brings the files, the labels' values and the rules of what is counted.
@@ -7,12 +7,13 @@ set brings the files, the labels' values and the rules of what is counted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r2seg.case_sets import CasesOfPart, parts_of
 from r2seg.errors import UserError
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.inference.batch import Job, Outcome, infer, plan_case_jobs
 from r2seg.inference.segmenter import Segmenter
 from r2seg.run import Run
@@ -27,9 +28,9 @@ class RunPredictions:
 
     Attributes:
         run: The run.
-        cases: Cases of a config, which may be another than the run's.
+        cases: Cases of a config, which may differ from the run's own.
         folder: Where the label maps go.
-        jobs: One a case.
+        jobs: One per case.
         labels: Names in the run's order, with the values of the cases' config.
     """
 
@@ -41,7 +42,7 @@ class RunPredictions:
 
     @classmethod
     def plan(cls, run: Path, cases: CasesOfPart, folder: Path) -> RunPredictions:
-        """Plans, reading no pixel.
+        """Plans what to segment; no pixel is read.
 
         Raises:
             UserError: The labels' names differ, or an output would overwrite an input.
@@ -56,25 +57,23 @@ class RunPredictions:
         labels = {name: theirs[name] for name in ours}
         return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder), labels)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """Of `evaluate`, to score these predictions."""
+    def scored_with(self, options: EvaluationOptions) -> EvaluationOptions:
+        """Options to score these predictions: with the run's name and labels, and where they come from."""
         config = self.run.config
-        return {
-            "name": self.run.path.resolve().name,
-            "labels": self.labels,
-            "provenance": {
-                "references": str(self.cases),
-                "segmented_by": {
-                    "run": str(self.run.path),
-                    "statistics_fitted_to_these_cases": "none",
-                    "preprocessing": config.preprocessing.model_dump(mode="json"),
-                    "window": config.window.model_dump(mode="json"),
-                    "postprocessing": [step.model_dump(mode="json") for step in config.postprocessing],
-                    **self._known_cases(),
-                },
-            },
+        segmented_by = {
+            "run": str(self.run.path),
+            "statistics_fitted_to_these_cases": "none",
+            "preprocessing": config.preprocessing.model_dump(mode="json"),
+            "window": config.window.model_dump(mode="json"),
+            "postprocessing": [step.model_dump(mode="json") for step in config.postprocessing],
+            **self._known_cases(),
         }
+        return replace(
+            options,
+            name=self.run.path.resolve().name,
+            labels=self.labels,
+            provenance={"references": str(self.cases), "segmented_by": segmented_by},
+        )
 
     def segment(
         self,
@@ -91,7 +90,9 @@ class RunPredictions:
         """
         segmenter = Segmenter.from_run(self.run.path, device)
         data = segmenter.config.data.model_copy(update={"labels": self.labels})
-        segmenter.config = segmenter.config.model_copy(update={"data": data})  # the same classes, other values in files
+        segmenter.config = segmenter.config.model_copy(
+            update={"data": data}
+        )  # the same classes, with other values in files
         for job in self.jobs:  # of an earlier evaluation: a case that fails now must not be scored by it
             for path in (job.output, job.probabilities, job.probabilities.with_suffix(".npy")):
                 path.unlink(missing_ok=True)
@@ -103,7 +104,7 @@ class RunPredictions:
         return outcomes
 
     def _known_cases(self) -> dict[str, list[str]]:
-        """Ids of cases that the run was trained or validated on, as far as its data lie where they lay."""
+        """Ids of cases that the run was trained or validated on, if its data are still in place."""
         try:
             parts = parts_of(self.run, self.run.config)
         except UserError:

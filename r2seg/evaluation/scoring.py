@@ -1,9 +1,13 @@
-"""Reading one case, laying its files over each other, and scoring it: all that happens while its pixels are in memory."""
+"""Reading one case, bringing its files onto one grid, and scoring it: all that happens while its pixels are in memory.
+
+Which files belong together is decided in pairing.py; what becomes of the scores, in summary.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +24,19 @@ from r2seg.data.images import (
     read_label_map,
     read_probabilities,
 )
+from r2seg.devices import resolve_device
 from r2seg.errors import UserError
-from r2seg.evaluation.pairing import Pairing, Target
-from r2seg.evaluation.report import Row
+from r2seg.evaluation.options import EvaluationOptions, Labels, as_values
+from r2seg.evaluation.results import Method, Report, Row, Target
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
-
-Labels = Mapping[str, int | Sequence[int]]
+from r2seg.thresholds import Thresholds
 
 _UNDECLARED = "undeclared values"
 
 
 @dataclass(frozen=True)
 class Masks:
-    """One label of one case, to be drawn; pixels that are not counted are in neither.
+    """One label of one case, to be drawn; pixels that are not counted are in neither mask.
 
     Attributes:
         prediction, reference: (*S) bool, on the reference's grid.
@@ -44,47 +48,48 @@ class Masks:
     like: Image
 
 
-@dataclass
-class PairedMethod:
-    """Predictions of one method; attributes as `report.Method`, and its probability maps by case."""
-
-    name: str
-    role: str
-    pairing: Pairing
-    probabilities: Mapping[str, Path] | None = None
-
-
 @dataclass(frozen=True)
 class Job:
-    """What scoring one case needs to know."""
+    """What scoring one case needs to know.
 
+    Attributes:
+        options: What was asked.
+        labels: Names and values, which the options may leave to the references.
+        measures: To be scored.
+        methods: With their files.
+        thresholds: One for each label, if label maps are made from the probabilities.
+        device: On which pixels are counted.
+    """
+
+    options: EvaluationOptions
     labels: Labels
-    ignore_label: int | None
     measures: tuple[str, ...]
-    missing: str
-    undeclared: str
-    resample: bool
-    tolerance_mm: float
-    thresholds: Mapping[str, float] | None
+    methods: tuple[Method, ...]
+    thresholds: Thresholds | None
     device: torch.device
-    methods: Sequence[PairedMethod]
+
+    @classmethod
+    def of(cls, report: Report) -> Job:
+        """The job that a report came from, to read its cases again."""
+        device = resolve_device(report.options.device)
+        return cls(report.options, report.labels, report.measures, report.methods, report.thresholds, device)
 
     @property
     def families(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(MEASURES[key].family for key in self.measures))
 
     def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
-        """The references' grids, after comparing the headers of all files that will be laid over each other."""
+        """The references' grids, after comparing the headers of all files that will be compared."""
         grids = [read_grid(target.reference) for target in targets]
         for target, grid in zip(targets, grids, strict=True):
             if target.mask is not None:
                 check_same_grid(grid, read_grid(target.mask))
             for method in self.methods:
-                for path in (method.pairing.files.get(target.case), (method.probabilities or {}).get(target.case)):
+                for path in (method.files.get(target.case), (method.probabilities or {}).get(target.case)):
                     if path is None:
                         continue
                     other = read_grid(path)
-                    if not self.resample or other.affine is None or grid.affine is None:
+                    if not self.options.resample or other.affine is None or grid.affine is None:
                         _check_prediction_grid(grid, other)
         return grids
 
@@ -93,9 +98,9 @@ class Job:
         reference, truth, reference_strays = self._truth(target)
         rows = []
         for method in self.methods:
-            path = method.pairing.files.get(target.case)
-            # Nobody asked an observer for every case.
-            if path is None and (self.missing == "skip" or method.role == "observer"):
+            path = method.files.get(target.case)
+            # An observer need not have every case.
+            if path is None and (self.options.missing == "skip" or method.role == "observer"):
                 continue
             pairs, strays = self._read(target, method, reference, truth)
             rows += self._rows(target, method, path, pairs, strays + reference_strays)
@@ -110,25 +115,25 @@ class Job:
         return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
 
     def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
-        """Reference as it was read, its indices with all that is not counted as 255, and how many strays it held."""
-        reference, strays = self._label_map(target.reference, self.ignore_label)
+        """The reference as it was read, its indices (255 where nothing is counted), and its number of undeclared pixels."""
+        reference, strays = self._label_map(target.reference, self.options.ignore_label)
         truth = reference.array[0]
         if target.mask is not None:
             inside = read_label_map(target.mask, {"inside": 1}).array[0]
             truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
         return reference, torch.from_numpy(truth).to(self.device), strays
 
-    def _read(self, target: Target, method: PairedMethod, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
-        prediction, strays = self._prediction(method.pairing.files.get(target.case), reference)
+    def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
+        prediction, strays = self._prediction(method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
-        if target.mask is not None or self.ignore_label is not None:
-            # Counts leave these pixels out anyway; surfaces and structures would see them.
+        if target.mask is not None or self.options.ignore_label is not None:
+            # Counts leave these pixels out anyway; surfaces and structures would not.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
 
     def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
         """Label map, and how many undeclared pixels became background."""
-        if self.undeclared == "error":
+        if self.options.undeclared == "error":
             return read_label_map(path, self.labels, ignore_label), 0
         declared = {value for values in self.labels.values() for value in as_values(values)} | {ignore_label}
         rest = [value for value in range(1, 256) if value not in declared]
@@ -142,8 +147,8 @@ class Job:
         image, strays = self._label_map(path, None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
 
-    def _probabilities(self, method: PairedMethod, target: Target, reference: Image) -> Tensor | None:
-        """One map a label; zeros where the case has no prediction."""
+    def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
+        """One map per label; zeros if the case has no prediction."""
         if method.probabilities is None:
             return None
         path = method.probabilities.get(target.case)
@@ -153,35 +158,32 @@ class Job:
         extra = image.num_channels - len(self.labels)
         if extra not in (0, 1):
             raise UserError(
-                f"{path}: holds {image.num_channels} probabilities a pixel; expected one for each of "
+                f"{path}: holds {image.num_channels} probabilities per pixel; expected one for each of "
                 f"{', '.join(self.labels)}, after that of the background or alone"
             )
         return torch.from_numpy(_onto(image, reference, order=1)[extra:]).to(self.device)
 
     def _pairs(self, prediction: Tensor, truth: Tensor, probabilities: Tensor | None, reference: Image) -> list[Pair]:
-        """One pair of all labels; or one a label where thresholds are given, since the labels may then overlap."""
+        """One pair of all labels; with thresholds one pair per label, since the labels may then overlap."""
         dims = reference.spatial_dims
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
             steps = torch.diag(steps.norm(dim=0))
-        common = {"steps_mm": steps, "tolerance_mm": self.tolerance_mm}
+        pair = partial(Pair, steps_mm=steps, tolerance_mm=self.options.tolerance_mm)
         if self.thresholds is None:
-            return [Pair(prediction, truth, len(self.labels), probabilities=probabilities, **common)]
+            return [pair(prediction, truth, len(self.labels), probabilities=probabilities)]
         ignored = truth == IGNORE
         return [
-            Pair(
-                (probability >= self.thresholds[name]).to(torch.uint8).masked_fill_(ignored, 0),
+            pair(
+                (probability >= self.thresholds.values[name]).to(torch.uint8).masked_fill_(ignored, 0),
                 (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
                 1,
                 probabilities=probability[None],
-                **common,
             )
             for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
         ]
 
-    def _rows(
-        self, target: Target, method: PairedMethod, path: Path | None, pairs: Sequence[Pair], strays: int
-    ) -> list[Row]:
+    def _rows(self, target: Target, method: Method, path: Path | None, pairs: Sequence[Pair], strays: int) -> list[Row]:
         families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
         evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
         counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
@@ -217,7 +219,7 @@ def _status(tp: int, fp: int, fn: int, tn: int) -> str:
 
 
 def _onto(image: Image, reference: Image, *, order: int) -> np.ndarray:
-    """The image's channels on the reference's grid; as they are where the grids agree.
+    """The image's channels on the reference's grid; unchanged if the grids agree.
 
     Shape: (C, *S of the image) -> (C, *S of the reference).
     """
@@ -246,8 +248,6 @@ def _check_prediction_grid(reference: Grid, prediction: Grid) -> None:
         check_same_grid(reference, prediction)
     except ImageError as error:
         both = reference.affine is not None and prediction.affine is not None
-        raise UserError(f"{error}{'; --resample brings it to the grid of the reference' if both else ''}") from None
-
-
-def as_values(values: int | Sequence[int]) -> Sequence[int]:
-    return [int(values)] if isinstance(values, int | np.integer) else [int(value) for value in values]
+        raise UserError(
+            f"{error}{'; use --resample to resample it to the grid of the reference' if both else ''}"
+        ) from None

@@ -1,6 +1,6 @@
 """How far the numbers can be trusted: bootstrap intervals over groups and paired comparison. Arrays in, numbers out.
 
-The unit that is drawn is the group (the patient): slices and eyes of one patient are alike, and pixels are no sample at all.
+The unit that is drawn is the group (the patient): slices and eyes of one patient are alike, and pixels are not independent samples.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 NUM_DRAWS = 2000
+LEVEL = 0.95
+NUM_LARGEST = 5
 Interval = tuple[float, float]
 
 
@@ -31,10 +33,10 @@ class Bootstrap:
     weights: np.ndarray
 
     @classmethod
-    def over(cls, groups: list[str], *, seed: int, num_draws: int = NUM_DRAWS) -> Bootstrap:
+    def over(cls, groups: list[str], *, seed: int) -> Bootstrap:
         """Draws over the named groups of the cases."""
         names, indices = np.unique(np.asarray(groups), return_inverse=True)
-        draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), num_draws)
+        draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), NUM_DRAWS)
         return cls(indices, draws.astype(np.float64))
 
     @property
@@ -62,18 +64,19 @@ class Bootstrap:
         return score(torch.from_numpy(self.weights @ sums)).numpy()
 
 
-def interval(draws: np.ndarray, level: float = 0.95) -> Interval | None:
-    """Percentile interval of bootstrap draws; None where they do not vary over at least two finite ones."""
+def interval(draws: np.ndarray) -> Interval | None:
+    """95 % percentile interval of bootstrap draws; None with fewer than two finite draws."""
     draws = draws[np.isfinite(draws)]
     if len(draws) < 2:
         return None
-    tail = 50 * (1 - level)
-    return tuple(float(value) for value in np.percentile(draws, [tail, 100 - tail]))
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two methods on the same cases, first less second.
+    """Two methods on the same cases, first minus second.
 
     Attributes:
         mean: Of the differences of cases; NaN without a case.
@@ -81,7 +84,7 @@ class Difference:
         p_value: Two-sided Wilcoxon signed-rank test on the groups' mean differences; NaN with fewer than two groups.
         num_cases: Cases that both methods score with a finite number.
         num_groups: Groups of these.
-        largest: Indices of the cases that differ most, the largest first.
+        largest: Indices of the `NUM_LARGEST` cases that differ most, the largest difference first.
     """
 
     mean: float
@@ -92,7 +95,7 @@ class Difference:
     largest: tuple[int, ...]
 
 
-def compare(first: np.ndarray, second: np.ndarray, groups: list[str], *, seed: int, num_largest: int = 5) -> Difference:
+def compare(first: np.ndarray, second: np.ndarray, groups: list[str], *, seed: int) -> Difference:
     """Paired difference of two methods.
 
     Shape: (N,) and (N,), the same cases in the same order.
@@ -117,5 +120,5 @@ def compare(first: np.ndarray, second: np.ndarray, groups: list[str], *, seed: i
         p_value=p_value,
         num_cases=int(both.sum()),
         num_groups=bootstrap.num_groups,
-        largest=tuple(int(index) for index in order[:num_largest] if both[index]),
+        largest=tuple(int(index) for index in order[:NUM_LARGEST] if both[index]),
     )

@@ -1,107 +1,117 @@
-"""A report as tables of text: for a terminal, and as Markdown and LaTeX for papers."""
+"""A report as text: tables for a terminal, Markdown and LaTeX for papers, and the table of cases as CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Any
 
+from r2seg.evaluation.results import Report
+from r2seg.evaluation.wording import leading, notes, number, title, with_interval
+from r2seg.metrics.catalogue import FAMILIES
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
-
-    from r2seg.evaluation.report import Report
 
 _FEW_SECTIONS = 3
 _PAPER_NOTE = (
     "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
-    "n: cases with a finite number where that is not all of them"
+    "n: cases with a finite number, if not all of them have one"
 )
 
 
-def terminal(report: Report) -> RenderableType:
-    """A table a method and a comparison, and the notes: readable at 80 columns."""
+def terminal(summary: Mapping[str, Any]) -> RenderableType:
+    """One table per method and comparison, and the notes, for rich's ``Console.print``: readable at 80 columns."""
     from rich.console import Group
     from rich.padding import Padding
     from rich.text import Text
 
     parts: list[RenderableType] = []
-    for name, found in report.summary["methods"].items():
-        parts.append(_method_table(report, name, found))
-    for comparison in report.summary["comparisons"]:
-        parts.append(_comparison_table(report, comparison))
-        parts += [Padding(Text(line), (0, 0, 0, 1)) for line in _differ_most(report, comparison)]
-    return Group(*parts, *(_bullet(note) for note in report.notes()), *_told_elsewhere(report))
+    for name, found in summary["methods"].items():
+        parts.append(_method_table(summary, name, found))
+    for comparison in summary["comparisons"]:
+        parts.append(_comparison_table(summary, comparison))
+        parts += [Padding(Text(line), (0, 0, 0, 1)) for line in _differ_most(summary, comparison)]
+    return Group(*parts, *(_bullet(note) for note in notes(summary)), *_not_shown(summary))
 
 
-def _shown(report: Report) -> Sequence[str]:
-    """Measures of the terminal's tables: all, or the leading ones where many labels or methods would scroll away."""
-    return report.measures if len(report.labels) * len(report.methods) <= _FEW_SECTIONS else report.leading
+def _shown(summary: Mapping[str, Any]) -> Sequence[str]:
+    """Measures of the terminal's tables: all, or the leading ones if many labels or methods would scroll away."""
+    measures = tuple(summary["measures"])
+    num_sections = len(summary["settings"]["labels"]) * len(summary["methods"])
+    return measures if num_sections <= _FEW_SECTIONS else leading(measures)
 
 
-def _told_elsewhere(report: Report) -> list[RenderableType]:
-    hidden = [report.title(key) for key in report.measures if key not in _shown(report)]
+def _not_shown(summary: Mapping[str, Any]) -> list[RenderableType]:
+    hidden = [title(summary, key) for key in summary["measures"] if key not in _shown(summary)]
     return [_bullet(f"also scored, and written with -o: {', '.join(hidden)}")] if hidden else []
 
 
-def _method_table(report: Report, name: str, found: Mapping[str, Any]) -> RenderableType:
+def _method_table(summary: Mapping[str, Any], name: str, found: Mapping[str, Any]) -> RenderableType:
     rows = {
         label: [
             [
-                report.title(key),
-                report.number(key, entry["mean"]),
-                _interval(report, key, entry["mean_interval"]),
-                report.number(key, entry["median"]),
-                report.number(key, entry.get("pooled")),
+                title(summary, key),
+                number(key, entry["mean"]),
+                _interval(key, entry["mean_interval"]),
+                number(key, entry["median"]),
+                number(key, entry.get("pooled")),
                 _num_cases(entry),
             ]
             for key, entry in label_found["measures"].items()
-            if key in _shown(report)
+            if key in _shown(summary)
         ]
         for label, label_found in found["labels"].items()
     }
-    title = f"{name} ({found['role']})" if len(report.methods) > 1 else name
-    return _table(title, ("Mean", "95 % interval", "Median", "Pooled", "Cases"), rows)
+    heading = f"{name} ({found['role']})" if len(summary["methods"]) > 1 else name
+    return _table(heading, ("Mean", "95 % interval", "Median", "Pooled", "Cases"), rows)
 
 
-def _comparison_table(report: Report, comparison: Mapping[str, Any]) -> RenderableType:
+def _comparison_table(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> RenderableType:
     rows = {
         label: [
             [
-                report.title(key),
-                report.number(key, entry["mean_difference"], "+"),
-                _interval(report, key, entry["interval"], "+"),
+                title(summary, key),
+                number(key, entry["mean_difference"], "+"),
+                _interval(key, entry["interval"], "+"),
                 "" if entry["p_value"] is None else f"{entry['p_value']:.3g}",
                 str(entry["num_cases"]),
             ]
             for key, entry in found.items()
-            if key in report.leading
+            if key in leading(tuple(summary["measures"]))
         ]
         for label, found in comparison["labels"].items()
     }
-    title = f"{comparison['first']} less {comparison['second']}, same cases"
-    return _table(title, ("Difference", "95 % interval", "p (Wilcoxon)", "Cases"), rows)
+    heading = f"{comparison['first']} minus {comparison['second']}, same cases"
+    return _table(heading, ("Difference", "95 % interval", "p (Wilcoxon)", "Cases"), rows)
 
 
-def _differ_most(report: Report, comparison: Mapping[str, Any]) -> list[str]:
-    """A line a label: the cases whose first measure differs most."""
+def _differ_most(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
+    """One line per label: the cases whose first measure differs most."""
     lines = []
     for label, found in comparison["labels"].items():
         for key, entry in list(found.items())[:1]:
-            cases = [f"{case['case']} {report.number(key, case['difference'], '+')}" for case in entry["largest"][:3]]
+            cases = [f"{case['case']} {number(key, case['difference'], '+')}" for case in entry["largest"][:3]]
             if cases:
-                lines.append(f"{label}: {report.title(key)} differs most in {', '.join(cases)}")
+                lines.append(f"{label}: {title(summary, key)} differs most in {', '.join(cases)}")
     return lines
 
 
-def _table(title: str, head: Sequence[str], rows: Mapping[str, Iterable[Sequence[str]]]) -> RenderableType:
-    """Rows below the name of their label; the first column is text, the others numbers that are never broken; a column without any is left out."""
+def _table(heading: str, head: Sequence[str], rows: Mapping[str, Iterable[Sequence[str]]]) -> RenderableType:
+    """Rows below the name of their label; columns without any number are left out.
+
+    The first column is text; the others are numbers, which are never broken.
+    """
     from rich import box
     from rich.padding import Padding
     from rich.table import Table
-    from rich.text import Text  # cells hold brackets, which rich would take for markup
+    from rich.text import Text  # cells hold brackets, which rich would read as markup
 
     table = Table(
-        title=Text(title, style="bold"),
+        title=Text(heading, style="bold"),
         title_justify="left",
         title_style="",
         box=box.SIMPLE_HEAD,
@@ -127,10 +137,10 @@ def _bullet(text: str) -> RenderableType:
     return line
 
 
-def _interval(report: Report, key: str, bounds: Sequence[float] | None, sign: str = "") -> str:
+def _interval(key: str, bounds: Sequence[float] | None, sign: str = "") -> str:
     if bounds is None:
         return ""
-    return f"{report.number(key, bounds[0], sign)} to {report.number(key, bounds[1], sign)}"
+    return f"{number(key, bounds[0], sign)} to {number(key, bounds[1], sign)}"
 
 
 def _num_cases(entry: Mapping[str, Any]) -> str:
@@ -138,38 +148,38 @@ def _num_cases(entry: Mapping[str, Any]) -> str:
     return f"{entry['num_cases']} ({', '.join(left_out)})" if left_out else str(entry["num_cases"])
 
 
-def markdown(report: Report) -> str:
-    """One row a method, label and kind of mean; one column a measure."""
-    head, rows = _paper_rows(report)
+def markdown(summary: Mapping[str, Any]) -> str:
+    """One row per method, label and kind of mean, one column per measure, and the notes: for a paper or an issue."""
+    head, rows = _paper_rows(summary)
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 2 + "---:|" * (len(head) - 2)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in [_PAPER_NOTE, *report.notes()])]) + "\n"
+    return "\n".join([*lines, "", *(f"- {note}" for note in [_PAPER_NOTE, *notes(summary)])]) + "\n"
 
 
-def latex(report: Report) -> str:
-    """The rows of `markdown` as a booktabs tabular."""
-    head, rows = _paper_rows(report)
-    lines = [f"% {note}" for note in [_PAPER_NOTE, *report.notes()]]
+def latex(summary: Mapping[str, Any]) -> str:
+    """The rows of `markdown` as a booktabs tabular, and the notes as comments."""
+    head, rows = _paper_rows(summary)
+    lines = [f"% {note}" for note in [_PAPER_NOTE, *notes(summary)]]
     lines += [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule"]
     lines += [" & ".join(map(_escaped, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(_escaped, row)) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _paper_rows(report: Report) -> tuple[list[str], list[list[str]]]:
+def _paper_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     rows = []
-    for method, found in report.summary["methods"].items():
+    for method, found in summary["methods"].items():
         for label, entry in found["labels"].items():
             total = sum(entry["cases"].values())
             for kind in ("mean", "pooled"):
                 cells = []
-                for key in report.measures:
+                for key in summary["measures"]:
                     numbers = entry["measures"].get(key, {})
-                    cell = report.with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
+                    cell = with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
                     fewer = kind == "mean" and numbers and numbers["num_cases"] != total
                     cells.append(f"{cell} (n={numbers['num_cases']})" if fewer else cell)
                 rows.append([f"{method}, {kind}", label, str(total), *cells])
-    return ["Method", "Label", "Cases", *map(report.title, report.measures)], rows
+    return ["Method", "Label", "Cases", *(title(summary, key) for key in summary["measures"])], rows
 
 
 _LATEX = {
@@ -180,3 +190,33 @@ _LATEX = {
 
 def _escaped(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def cases_csv(report: Report) -> str:
+    """One row per case, method and label; undefined numbers are empty, infinite ones "inf"."""
+    extra = [
+        (name, column, index)
+        for name, family in FAMILIES.items()
+        if name != "counts" and any(name in row.evidence for row in report.rows)
+        for index, column in enumerate(family.columns)
+    ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels"]
+        + [column for _, column, _ in extra]
+        + list(report.measures)
+        + ["prediction", "reference"]
+    )
+    for row in report.rows:
+        writer.writerow(
+            [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared]
+            + [int(row.evidence[name][index]) if name in row.evidence else "" for name, _, index in extra]
+            + [_csv_number(row.scores.get(key, math.nan)) for key in report.measures]
+            + [row.prediction or "", row.reference]
+        )
+    return text.getvalue()
+
+
+def _csv_number(value: float) -> str:
+    return "" if math.isnan(value) else repr(float(value))

@@ -1,4 +1,7 @@
-"""Pictures of the worst, median and best cases: slices with contours and errors, small enough to stand in a page."""
+"""Pictures of the worst, median and best cases: slices with contours and errors, small enough to be embedded in a page.
+
+The cases' files are read again for it: a report holds no pixels.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,15 @@ import base64
 import io
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from r2seg.data.images import ImageError, check_same_grid, read_image
+from r2seg.data.images import Image, ImageError, check_same_grid, read_image
+from r2seg.evaluation.results import Report, Target
+from r2seg.evaluation.scoring import Job, Masks
 from r2seg.metrics.catalogue import MEASURES
 
-if TYPE_CHECKING:
-    from r2seg.data.images import Image
-    from r2seg.evaluation.report import Report
-    from r2seg.evaluation.scoring import Masks
-
-# Blue is the reference's side, orange the prediction's; told apart with any colour vision, and by dashes.
+# Blue is the reference's side, orange the prediction's; distinct with any colour vision, and by dashes.
 REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#0072B2", "#D55E00"
 MAX_CASES = 12
 MAX_SLICES = 24
@@ -31,7 +30,7 @@ class Slice:
     """One slice of a case, as a page shows it.
 
     Attributes:
-        number: Of the slice along its axis, from 1; 1 for pictures.
+        number: Number of the slice along its axis, from 1; 1 for pictures.
         image: data: address of the picture below, or None where there is no image.
         reference: SVG path of the reference's outline, in pixels of the slice.
         prediction: SVG path of the prediction's outline.
@@ -57,13 +56,13 @@ class Shown:
 
     Attributes:
         rank: "worst", "median" or "best".
-        case, label: Which.
-        measure, score: By which it is ranked.
+        case, label: What is shown.
+        measure, score: What it is ranked by.
         width, height: Of all slices, in pixels.
-        axis: Name of the slices' axis, such as "axial"; "" for pictures.
-        num_slices: Of the whole volume.
+        axis: Orientation of the slices, such as "axial"; "" for pictures.
+        num_slices: Slices of the whole volume.
         slices: Evenly chosen ones that hold reference or prediction.
-        start: Index of the slice with the most errors, or where there are none with the most pixels.
+        start: Index of the slice with the most errors; without errors, of that with the most marked pixels.
         note: Why there is no picture below the outlines, or "".
     """
 
@@ -101,10 +100,16 @@ def choose(report: Report) -> list[tuple[str, str, str, str]]:
 
 
 def show(report: Report, rank: str, case: str, label: str, measure: str) -> Shown:
-    """Draws one case."""
-    masks = report.masks_of(case, label)
-    images, note = _image_of(report, case, masks)
-    planes = _planes(masks, images)
+    """Reads one case again and draws it.
+
+    Args:
+        report: Its files must still be in place.
+        rank, case, label, measure: One choice of `choose`.
+    """
+    target = report.targets[case]
+    masks = Job.of(report).masks(target, label)
+    image, note = _image_of(target, masks)
+    planes = _planes(masks, image)
     score = next(row.scores[measure] for row in report.of(report.main.name, label) if row.case == case)
     slices = [_slice(planes, index) for index in planes.chosen()]
     return Shown(
@@ -123,12 +128,12 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
     )
 
 
-def _image_of(report: Report, case: str, masks: Masks) -> tuple[Image | None, str]:
-    files = report.targets[case].images
-    if not files:
+def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
+    """The image on the masks' grid, or None and why there is none."""
+    if not target.images:
         return None, "no image given (--images)"
     try:
-        image = read_image(files[0])
+        image = read_image(target.images[0])
         check_same_grid(masks.like, image)
     except ImageError as error:
         return None, str(error)
@@ -137,7 +142,7 @@ def _image_of(report: Report, case: str, masks: Masks) -> tuple[Image | None, st
 
 @dataclass(frozen=True)
 class _Planes:
-    """A case as a stack of slices as one looks at them: rows downwards, the patient's right on the left.
+    """A case as a stack of slices, oriented for viewing: rows downwards, the patient's right on the left.
 
     Shape: reference, prediction, counted (N, rows, columns) bool; image (N, rows, columns, 1 or 3) or None.
     """
@@ -150,7 +155,7 @@ class _Planes:
     axis_name: str
 
     def chosen(self) -> list[int]:
-        """Slices with something on them, thinned evenly; the one with the most errors is always among them."""
+        """Slices that hold a mask, thinned evenly; the one with the most errors is always among them."""
         busy = np.flatnonzero((self.reference | self.prediction).any(axis=(1, 2)))
         if not len(busy):
             return [len(self.reference) // 2]
@@ -179,7 +184,7 @@ def _planes(masks: Masks, image: Image | None) -> _Planes:
         affine = np.eye(4) if masks.like.affine is None else masks.like.affine
         axes = nibabel.io_orientation(affine)
         spacing3 = np.array(masks.like.spacing_mm or (1.0, 1.0, 1.0))[np.argsort(axes[:, 0])]
-        # Thick slices are looked at one by one; of cubes, the axial ones.
+        # Volumes of thick slices are shown along their thick axis; others in axial slices.
         order = np.argsort(spacing3)
         across = int(order[2]) if spacing3[order[2]] > 1.5 * spacing3[order[1]] else 2
         axis_name = ("sagittal", "coronal", "axial")[across]
@@ -195,7 +200,7 @@ def _planes(masks: Masks, image: Image | None) -> _Planes:
         below = None if channels is None else turned(channels[..., 0])[..., None]
         spacing, longest = (spacing3[rest[1]], spacing3[rest[0]]), SLICE_PIXELS
     rows, columns = stacks[0].shape[1:]
-    # Never finer than the file: the browser enlarges as well as we do.
+    # Never finer than the file: a browser enlarges just as well.
     scale = min(longest / max(rows * spacing[0], columns * spacing[1]), 1 / min(spacing))
     size = max(1, round(rows * spacing[0] * scale)), max(1, round(columns * spacing[1] * scale))
     return _Planes(stacks[0], stacks[1], below, _window(below), size, axis_name)
@@ -235,7 +240,7 @@ def _jpeg(pixels: np.ndarray, window: tuple[float, float], size: tuple[int, int]
 
 
 def _stencil(mask: np.ndarray, colour: str, size: tuple[int, int]) -> str | None:
-    """Coloured pixels on transparent ground."""
+    """Coloured pixels on a transparent background."""
     from PIL import Image as Picture
 
     if not mask.any():

@@ -1,10 +1,10 @@
-"""What a segmentation is scored by, on tensors: files, tables and intervals live in ``evaluation``.
+"""Scores of segmentations, on tensors. Files, tables and intervals are the work of ``r2seg.evaluation``.
 
-Label maps hold class indices: 0 background, 1..K the labels, 255 not counted. One rule holds for every score: where its
+Label maps hold class indices: 0 background, 1..K the labels, 255 not counted. One rule holds for every score: if its
 denominator is empty there is nothing to score and it is NaN, so that a mean has to say how many numbers it is over. For
 Dice and IoU that means empty against empty is NaN, and an empty reference with a prediction is 0.
 
-Counts run where the tensors are; surfaces, skeletons and components are found on the CPU, where scipy and scikit-image are.
+Counts are computed on the tensors' device; surfaces, skeletons and components on the CPU, by scipy and scikit-image.
 """
 
 from r2seg.metrics.counts import (

@@ -1,4 +1,4 @@
-"""The measures by name: what each needs from a pair, how it is scored, and what it means.
+"""The measures by name: what each needs from a prediction and its reference, how it is scored, and what it means.
 
 A family gathers one small vector of evidence for every case and label (such as the four confusion counts); its measures are
 functions of that vector. Where evidence adds up, the sum over cases gives the pooled score.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from r2seg import metrics
+from r2seg.errors import UserError
 from r2seg.metrics import Counts
 
 
@@ -26,8 +27,8 @@ class Pair:
         reference: Class indices, 255 where a pixel is not counted.
         num_labels: K.
         steps_mm: Steps along each axis as columns, in mm; None for pictures, whose distances are in pixels.
-        probabilities: One map a label, or None.
-        tolerance_mm: Of the surface Dice; pixels for pictures.
+        probabilities: One map per label, or None.
+        tolerance_mm: Tolerance of the surface Dice; in pixels for pictures.
 
     Shape: (*S) for the maps, (K, *S) for probabilities, (d, d) for steps.
     """
@@ -101,8 +102,8 @@ class Family:
     """Measures that share their evidence.
 
     Attributes:
-        evidence: Pair -> (K, *E), one entry a label.
-        columns: Names of the evidence's entries that go to the table of cases.
+        evidence: Pair -> (K, *E), one entry per label.
+        columns: Names of the evidence's entries, as columns of the table of cases.
         adds_up: Whether the evidence summed over cases is that of all their pixels together.
     """
 
@@ -117,10 +118,10 @@ class Measure:
 
     Attributes:
         family: Key of `FAMILIES`.
-        title: For tables.
-        formula: For reports, in plain text.
+        title: Its name in tables.
+        formula: Its definition in reports, in plain text.
         score: Evidence (..., *E) -> (...) float64.
-        better: "higher" or "lower" where one is.
+        better: "higher" or "lower", or None if neither is.
         unit: "mm" stands for pixels where all cases are pictures.
         pooled: Whether a score of summed evidence has a meaning.
     """
@@ -270,21 +271,19 @@ MEASURES = {
     ),
 }
 
-DEFAULT = ("counts", "volumes")
-
 
 def choose_measures(names: Sequence[str]) -> tuple[str, ...]:
     """Names of measures, in the table's order, from names of measures and families; "all" is every one.
 
     Raises:
-        ValueError: A name is neither.
+        UserError: A name is neither.
     """
     chosen: set[str] = set()
     for name in names:
         own = {key for key, measure in MEASURES.items() if name in (key, measure.family, "all")}
         if not own:
-            raise ValueError(
-                f"{name!r} is no measure; families: all, {', '.join(FAMILIES)}; measures: {', '.join(MEASURES)}"
+            raise UserError(
+                f"{name!r} is not a measure; families: all, {', '.join(FAMILIES)}; measures: {', '.join(MEASURES)}"
             )
         chosen |= own
     return tuple(key for key in MEASURES if key in chosen)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 IGNORE = 255
+ISIC_THRESHOLD = 0.65
 _BINS = 256
 _CHUNK = 1 << 22  # pixels counted at once: bounds the memory of the int32 codes
 
@@ -28,11 +29,6 @@ class Counts:
     tn: Tensor
 
     @classmethod
-    def zeros(cls, num_labels: int, device: torch.device | str = "cpu") -> Counts:
-        """Counts of no pixel, the start of a sum."""
-        return cls(*(torch.zeros(num_labels, dtype=torch.int64, device=device) for _ in fields(cls)))
-
-    @classmethod
     def from_confusion(cls, matrix: Tensor) -> Counts:
         """Counts of labels 1..K from a confusion matrix.
 
@@ -43,22 +39,18 @@ class Counts:
         fn = matrix.sum(dim=1)[1:] - tp
         return cls(tp, fp, fn, matrix.sum() - tp - fp - fn)
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(self)))
-
     def to(self, device: torch.device | str) -> Counts:
         """The same counts on another device."""
         return Counts(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
-def confusion_matrix(prediction: Tensor, reference: Tensor, num_labels: int, mask: Tensor | None = None) -> Tensor:
+def confusion_matrix(prediction: Tensor, reference: Tensor, num_labels: int) -> Tensor:
     """Number of pixels of each pair of classes, exact and in one pass.
 
     Args:
         prediction: Class indices 0..num_labels, of any integer dtype, on any device.
         reference: Class indices 0..num_labels, or 255 where a pixel is not to be counted.
         num_labels: K, the labels without the background; at most 254.
-        mask: Field of view, non-zero inside; pixels outside are not counted.
 
     Shape: (*S) -> (K + 1, K + 1) int64 on the prediction's device, rows the reference, columns the prediction.
 
@@ -67,23 +59,19 @@ def confusion_matrix(prediction: Tensor, reference: Tensor, num_labels: int, mas
     """
     if not 1 <= num_labels < IGNORE:
         raise ValueError(f"num_labels is {num_labels}: label maps can hold 1 to {IGNORE - 1} labels")
-    for name, tensor in (("reference", reference), ("mask", mask)):
-        if tensor is not None and tensor.shape != prediction.shape:
-            raise ValueError(f"{name} of shape {tuple(tensor.shape)} against prediction of {tuple(prediction.shape)}")
+    if reference.shape != prediction.shape:
+        raise ValueError(f"reference of shape {tuple(reference.shape)} against prediction of {tuple(prediction.shape)}")
     order = memory_order(prediction)
     prediction, reference = (
         _as_bytes(tensor, name).permute(order).reshape(-1)
         for tensor, name in ((prediction, "prediction"), (reference, "reference"))
     )
-    inside = None if mask is None else mask.permute(order).reshape(-1) != 0
 
     # Every pair of bytes has its own bin, so ignored pixels and stray values need no pass of their own.
     joint = torch.zeros(_BINS * _BINS, dtype=torch.int64, device=prediction.device)
     for start in range(0, prediction.numel(), _CHUNK):
         part = slice(start, start + _CHUNK)
         truth, guess = reference[part], prediction[part]
-        if inside is not None:
-            truth = truth.masked_fill(~inside[part], IGNORE)
         if truth.device.type == "cpu":
             truth, guess, num_skipped = _skip_background(truth, guess)
             joint[0] += num_skipped
@@ -99,12 +87,12 @@ def confusion_matrix(prediction: Tensor, reference: Tensor, num_labels: int, mas
     return joint[:classes, :classes].clone()
 
 
-def count_confusion(prediction: Tensor, reference: Tensor, num_labels: int, mask: Tensor | None = None) -> Counts:
-    """Confusion counts of each label against the rest; arguments and errors of `confusion_matrix`.
+def count_confusion(prediction: Tensor, reference: Tensor, num_labels: int) -> Counts:
+    """Confusion counts of each label against the rest; arguments and errors as for `confusion_matrix`.
 
     Shape: (*S) -> four of (K,) int64 on the prediction's device.
     """
-    return Counts.from_confusion(confusion_matrix(prediction, reference, num_labels, mask))
+    return Counts.from_confusion(confusion_matrix(prediction, reference, num_labels))
 
 
 def dice(counts: Counts) -> Tensor:
@@ -142,7 +130,7 @@ def sensitivity(counts: Counts) -> Tensor:
 
 
 def specificity(counts: Counts) -> Tensor:
-    """Share of the rest that was left alone: tn / (tn + fp); NaN where the reference covers every pixel.
+    """Share of the rest that was not predicted: tn / (tn + fp); NaN where the reference covers every pixel.
 
     Shape: (K,) float64, on the CPU.
     """
@@ -187,24 +175,24 @@ def matthews(counts: Counts) -> Tensor:
     return (tp * tn - fp * fn) / ((tp + fp) * (tp + fn)).sqrt() / ((tn + fp) * (tn + fn)).sqrt()
 
 
-def threshold_jaccard(counts: Counts, threshold: float = 0.65) -> Tensor:
-    """ISIC 2018's score of a case: its Jaccard index, or 0 where that is below the threshold.
+def threshold_jaccard(counts: Counts) -> Tensor:
+    """ISIC 2018's score of a case: its Jaccard index, or 0 where that is below 0.65.
 
     Shape: (K,) float64, on the CPU.
     """
     jaccard = iou(counts)
-    return torch.where(jaccard < threshold, torch.zeros_like(jaccard), jaccard)
+    return torch.where(jaccard < ISIC_THRESHOLD, torch.zeros_like(jaccard), jaccard)
 
 
 def memory_order(tensor: Tensor) -> list[int]:
-    """Axes from the slowest to the fastest in memory: flattened in this order, files' Fortran order is not copied."""
+    """Axes from the slowest to the fastest in memory: flattened in this order, arrays in Fortran order are not copied."""
     return sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
 
 
 def _skip_background(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, int]:
     """Both without the words of eight bytes that are zero in both, and the number of bytes left out.
 
-    Most of a label map is background, and eight pixels are looked at in one comparison: four times faster in all.
+    Most of a label map is background, and one comparison looks at eight pixels: counting becomes four times faster.
     """
     if any(t.numel() % 8 or t.storage_offset() % 8 or t.data_ptr() % 8 for t in (first, second)):
         return first, second, 0
@@ -214,7 +202,7 @@ def _skip_background(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor, int
 
 
 def _as_bytes(tensor: Tensor, name: str) -> Tensor:
-    """The same in uint8; values that a byte cannot hold are refused, not wrapped."""
+    """The same values in uint8; those that a byte cannot hold are refused, not wrapped around."""
     if tensor.dtype == torch.uint8:
         return tensor
     if tensor.is_floating_point() or tensor.is_complex():

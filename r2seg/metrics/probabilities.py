@@ -1,6 +1,6 @@
-"""Scores of probability maps: how well they rank pixels (ROC, precision-recall) and how honest they are (calibration).
+"""Scores of probability maps: how well they rank pixels (ROC, precision-recall) and how well they are calibrated.
 
-Everything follows from one histogram a label: reference and other pixels at each of the 65536 levels that a probability
+Everything follows from one histogram per label: reference and other pixels at each of the 65536 levels that a probability
 file can hold (1/65535 apart). Histograms add up over cases, so pooled curves of any number of volumes are exact at the
 precision of the files and need no memory for their pixels.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from r2seg.metrics.counts import Counts, memory_order
 
 LEVELS = 65536
+NUM_BINS = 15  # of the calibration
 _CHUNK = 1 << 22
 
 
@@ -20,7 +21,7 @@ def probability_histogram(probability: Tensor, reference: Tensor, mask: Tensor |
     """Pixels outside (row 0) and inside (row 1) the reference at each level of probability.
 
     Args:
-        probability: Of one label, 0 to 1; rounded to the nearest of 65536 levels.
+        probability: Probability of one label, 0 to 1; rounded to the nearest of 65536 levels.
         reference: Mask of the label, non-zero inside.
         mask: Pixels to count, non-zero inside.
 
@@ -74,7 +75,7 @@ def counts_at(histogram: Tensor, threshold: float) -> Counts:
 
 
 def best_threshold(histogram: Tensor) -> tuple[float, float]:
-    """Threshold with the highest pooled Dice, and that Dice; the lowest of equal ones.
+    """Threshold with the highest pooled Dice, the lowest of equal ones, and that Dice.
 
     On the cases that are scored this is an oracle, not a result: choose on validation cases.
 
@@ -114,10 +115,10 @@ def average_precision(histogram: Tensor) -> Tensor:
     return (step * tp / (tp + fp).clamp(min=1)).sum() / step.sum()
 
 
-def calibration_error(histogram: Tensor, num_bins: int = 15) -> Tensor:
+def calibration_error(histogram: Tensor) -> Tensor:
     """Expected calibration error of a label: |share of reference pixels - mean probability|, averaged over pixels.
 
-    Probabilities fall in equal bins, open at the left: (0, 1/n], (1/n, 2/n], … and 0 in the first. Guo et al., ICML 2017,
+    Probabilities fall in n = 15 equal bins, open at the left: (0, 1/n], (1/n, 2/n], … and 0 in the first. Guo et al., ICML 2017,
     on the probability of the label. Easy background makes it small: compare it on the same field of view only.
 
     Shape: (2, 65536) -> () float64; NaN where no pixel was counted.
@@ -125,8 +126,8 @@ def calibration_error(histogram: Tensor, num_bins: int = 15) -> Tensor:
     negative, positive = histogram.cpu().to(torch.float64)
     level = torch.arange(LEVELS)
     # In integers: 0.2 * 15 is not 3 in floats, and the bins' edges would move.
-    bins = torch.div(level * num_bins + LEVELS - 2, LEVELS - 1, rounding_mode="floor").sub(1).clamp(min=0)
-    sums = torch.zeros(2, num_bins, dtype=torch.float64)
+    bins = torch.div(level * NUM_BINS + LEVELS - 2, LEVELS - 1, rounding_mode="floor").sub(1).clamp(min=0)
+    sums = torch.zeros(2, NUM_BINS, dtype=torch.float64)
     sums[0].index_add_(0, bins, positive)
     sums[1].index_add_(0, bins, (negative + positive) * level / (LEVELS - 1))
     return (sums[0] - sums[1]).abs().sum() / (negative + positive).sum()

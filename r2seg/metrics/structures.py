@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def count_components(prediction: Tensor, reference: Tensor) -> Tensor:
-    """Connected components of the reference that were found and missed, and of the prediction that hit nothing.
+    """Connected components of the reference that were found and missed, and of the prediction that touch none of them.
 
     Components touch by faces, edges or corners. One is found where it shares a pixel with the prediction, however few; a
     predicted component is false where it shares none with the reference.

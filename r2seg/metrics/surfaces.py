@@ -1,8 +1,8 @@
 """Distances between the surfaces of two masks, and the scores that follow from them.
 
 The surface of a mask is every pixel of it with a face neighbour outside (the image's edge counts as outside), and a
-distance is Euclidean between pixel centres. Nearest neighbours come from scipy's k-d tree, which is exact, takes any grid
-(anisotropic, sheared) and needs memory for the surfaces only, not for distance maps of the volume.
+distance is Euclidean between pixel centres. Nearest neighbours come from scipy's k-d tree, which is exact, works on any
+grid (anisotropic, sheared) and needs memory for the surfaces only, not for distance maps of the volume.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class SurfaceDistances:
     """Distance of every surface pixel of one mask to the nearest of the other.
 
     Attributes:
-        from_prediction: One a surface pixel of the prediction; infinite where the reference is empty.
-        from_reference: One a surface pixel of the reference; infinite where the prediction is empty.
+        from_prediction: One per surface pixel of the prediction; infinite where the reference is empty.
+        from_reference: One per surface pixel of the reference; infinite where the prediction is empty.
 
     Shape: (N,) and (M,) float64, in the unit of the spacing.
     """
@@ -38,7 +38,7 @@ def surface_distances(
         prediction: Mask, non-zero inside.
         reference: Mask, non-zero inside.
         spacing_mm: Size of a pixel along each axis, or the (d, d) matrix whose columns are the steps along each axis (the
-            upper left of an affine, which also holds shear); pixels of size 1 where it is left out.
+            upper left of an affine, which also holds shear); by default pixels of size 1.
 
     Shape: (*S) and (*S), with S of d axes.
 
@@ -119,7 +119,7 @@ def _surface(mask: Tensor) -> Tensor:
     if not mask.any():
         return torch.empty(0, mask.dim(), dtype=torch.int64)
     corner, box = [], mask
-    for axis in range(mask.dim()):  # the rest of a large volume need not be looked at
+    for axis in range(mask.dim()):  # of a large volume, only the mask's bounding box is looked at
         others = [other for other in range(mask.dim()) if other != axis]
         hit = (box.amax(dim=others) if others else box).nonzero()
         corner.append(int(hit[0]))

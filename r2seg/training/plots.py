@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from r2seg.data.cache import CachedCase
+from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE
-from r2seg.data.preprocessing import PLANES
 from r2seg.files import write_atomically
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish too.

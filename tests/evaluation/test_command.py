@@ -104,14 +104,14 @@ def test_the_default_report_is_csv_json_and_html_and_no_line_is_wider_than_the_t
         (("--label", "vessel"), ["--label vessel", "NAME=VALUE+VALUE"]),
         (("--label", "a=1", "--label", "a=2"), ["a is named twice"]),
         (("--label", "a=1", "--label", "b=1"), ["label b takes the value 1, which is that of label a"]),
-        (("--measures", "dise"), ["'dise' is no measure"]),
+        (("--measures", "dise"), ["'dise' is not a measure"]),
         (("--missing", "maybe"), ["missing is 'maybe': give one of miss, skip"]),
-        (("--format", "pdf", "-o", "report"), ["'pdf' is no format of reports; give csv, json, html"]),
+        (("--format", "pdf", "-o", "report"), ["'pdf' is not a report format; give csv, json, html"]),
         (("--format", "csv"), ["--format goes with -o REPORT"]),
         (("--mask-name", "{id}_m"), ["--mask-name goes with --masks DIR"]),
         (("--observer-name", "{id}_m"), ["--observer-name goes with --observer DIR"]),
         (("--split", "test"), ["--split goes with a run or a config"]),
-        (("--threshold", "0.5", "--threshold-from", "x"), ["--threshold goes with no --threshold-from"]),
+        (("--threshold", "0.5", "--threshold-from", "x"), ["--threshold cannot be combined with --threshold-from"]),
         (("--threshold", "1.5"), ["threshold is 1.5: give a probability above 0"]),
         (("--threshold-from", "nowhere"), ["nowhere", "there are no thresholds"]),
         (("--device", "gpu"), ["valid are auto, cpu, cuda"]),
@@ -173,7 +173,7 @@ def test_one_folder_given_twice_is_refused(folders: Path) -> None:
     assert_mistake(run(folders / "no", folders / "no"), "no such folder")
 
 
-def test_a_report_that_cannot_be_written_is_told_before_anything_is_scored(folders: Path) -> None:
+def test_a_report_that_cannot_be_written_fails_before_anything_is_scored(folders: Path) -> None:
     (folders / "file").write_text("")
     result = run(folders / "out", folders / "ref", *ALL_NAMES[:2], "-o", folders / "file")
     assert_mistake(result, "file is a file: name a folder for the report")
@@ -258,11 +258,11 @@ def test_without_a_report_nothing_stays(tiny_run: Path, other_config: Path, tmp_
 def test_scoring_a_run_on_cases_it_was_trained_on_is_called_a_leak(tiny_run: Path) -> None:
     result = run(tiny_run, tiny_run, "--split", "all")
     text = " ".join(result.output.split())
-    assert "LEAK: 2 of these cases trained it, so this is no test of it: case_0, case_1" in text
+    assert "LEAK: 2 of these cases trained it, so this is not a test of it: case_0, case_1" in text
     assert "LEAK: 1 of these cases chose its checkpoint and thresholds: case_2" in text
 
 
-def test_a_run_that_cannot_go_with_the_references_is_told(
+def test_a_run_that_does_not_fit_the_references_is_refused(
     tiny_run: Path, other_config: Path, tiny_volumes: Path
 ) -> None:
     assert_mistake(run(tiny_run, tiny_volumes / "labels"), "a run, goes with a config or run", "labels")

@@ -10,7 +10,9 @@ from PIL import Image as Picture
 
 from r2seg.data.images import write_probabilities
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.viewer import MAX_CASES
+from r2seg.evaluation.write import write_report
 
 
 def save(path, array, affine=None):
@@ -47,11 +49,13 @@ def page(tmp_path_factory):
     report = evaluate(
         folder / "out",
         folder / "ref",
-        images=folder / "images",
-        against=[folder / "rival"],
-        measures=["counts", "volumes", "surfaces", "probabilities"],
+        EvaluationOptions(
+            images=folder / "images",
+            against=[folder / "rival"],
+            measures=["counts", "volumes", "surfaces", "probabilities"],
+        ),
     )
-    report.write(folder / "report")
+    write_report(report, folder / "report")
     return folder / "report/report.html"
 
 
@@ -76,8 +80,8 @@ def test_ids_of_the_plots_are_unique(page):
 def test_a_hundred_cases_stay_small(tmp_path):
     """Noise is the worst that can be drawn; the pictures' number is bounded, so the cases only add rows."""
     make_cases(tmp_path, 100, (24, 24, 16))
-    report = evaluate(tmp_path / "out", tmp_path / "ref", images=tmp_path / "images")
-    report.write(tmp_path / "report", ["html"])
+    report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(images=tmp_path / "images"))
+    write_report(report, tmp_path / "report", ["html"])
     size = (tmp_path / "report/report.html").stat().st_size
     assert size < 5e6
     # With slices of full size in all places of the viewer there is still room.
@@ -89,7 +93,7 @@ def test_a_name_that_looks_like_markup_is_shown_as_text(tmp_path):
     for name in ("ref", "out"):
         (tmp_path / name / "case_0.nii.gz").rename(tmp_path / name / "<b>&'x.nii.gz")
     report = evaluate(tmp_path / "out", tmp_path / "ref")
-    report.write(tmp_path / "report", ["html"])
+    write_report(report, tmp_path / "report", ["html"])
     text = (tmp_path / "report/report.html").read_text("utf-8")
     assert "&lt;b&gt;&amp;&#39;x" in text
     assert "<b>&'x" not in text
@@ -101,7 +105,7 @@ def test_pictures_are_shown_upright_in_colour(tmp_path):
     for name, array in (("ref", reference), ("out", np.roll(reference, 1, 0)), ("images", np.dstack([reference] * 3))):
         (tmp_path / name).mkdir()
         Picture.fromarray(array).save(tmp_path / name / "a.png")
-    report = evaluate(tmp_path / "out", tmp_path / "ref", images=tmp_path / "images")
+    report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(images=tmp_path / "images"))
     from r2seg.evaluation.viewer import choose, show
 
     shown = show(report, *choose(report)[0])

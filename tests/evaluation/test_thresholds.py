@@ -9,6 +9,11 @@ from PIL import Image as Picture
 from r2seg.data.images import read_image, write_probabilities
 from r2seg.errors import UserError
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
+from r2seg.evaluation.summary import summarize
+from r2seg.evaluation.tables import cases_csv, latex, markdown
+from r2seg.evaluation.wording import notes
+from r2seg.evaluation.write import write_report
 from r2seg.metrics import Counts
 
 LABELS = {"vessel": 1}
@@ -33,7 +38,7 @@ def split(tmp_path):
 
 
 def score(folder, **options):
-    return evaluate(folder / "out", folder / "ref", labels=LABELS, **options)
+    return evaluate(folder / "out", folder / "ref", EvaluationOptions(labels=LABELS, **options))
 
 
 def test_a_threshold_replaces_the_label_maps(split):
@@ -44,7 +49,7 @@ def test_a_threshold_replaces_the_label_maps(split):
         predicted = soft[index] >= 0.25
         assert row.counts[0] == (predicted & (reference[index] == 1)).sum()
         assert row.counts[1] == (predicted & (reference[index] == 0)).sum()
-    assert "label maps made here from the probabilities, thresholds: vessel 0.25" in report.notes()
+    assert "label maps made here from the probabilities, thresholds: vessel 0.25" in notes(summarize(report))
 
 
 def test_half_gives_the_label_maps_that_argmax_wrote(split):
@@ -55,40 +60,48 @@ def test_half_gives_the_label_maps_that_argmax_wrote(split):
 
 def test_a_threshold_chosen_on_validation_is_stored_and_used_on_test(split):
     validation = score(split / "validation", measures=["probabilities"])
-    validation.write(split / "report", ["json"])
+    write_report(validation, split / "report", ["json"])
     held = json.loads((split / "report/thresholds.json").read_text())
     assert held["values"]["vessel"] == pytest.approx(0.3, abs=0.03)
     report = score(split / "test", threshold=split / "report")
-    assert report.settings["thresholds"] == held["values"]
-    assert report.settings["thresholds_from"] == str(split / "report")
+    assert summarize(report)["settings"]["thresholds"] == held["values"]
+    assert summarize(report)["settings"]["thresholds_from"] == str(split / "report")
     assert "oracle" not in report.main.name
     counts = report.rows[0].counts
-    best = validation.summary["methods"]["out"]["labels"]["vessel"]["oracle"]
+    best = summarize(validation)["methods"]["out"]["labels"]["vessel"]["oracle"]
     assert best["threshold"] == held["values"]["vessel"]
     assert counts != score(split / "test").rows[0].counts
 
 
 def test_a_threshold_chosen_on_the_scored_cases_is_called_oracle_in_every_output(split):
-    score(split / "test", measures=["probabilities"]).write(split / "report", ["json"])
+    write_report(score(split / "test", measures=["probabilities"]), split / "report", ["json"])
     (split / "test/ref").rename(split / "test/elsewhere")  # it is the content that counts, not the place
     report = evaluate(
-        split / "test/out", split / "test/elsewhere", labels=LABELS, threshold=split / "report", measures=["dice"]
+        split / "test/out",
+        split / "test/elsewhere",
+        EvaluationOptions(labels=LABELS, threshold=split / "report", measures=["dice"]),
     )
     assert report.main.name == "out (oracle threshold)"
     assert any(
-        note.startswith("ORACLE: the thresholds were chosen on 2 of these very cases") for note in report.notes()
+        note.startswith("ORACLE: the thresholds were chosen on 2 of these very cases")
+        for note in notes(summarize(report))
     )
-    for text in (report.cases_csv(), report.markdown(), report.latex(), json.dumps(report.summary)):
+    for text in (
+        cases_csv(report),
+        markdown(summarize(report)),
+        latex(summarize(report)),
+        json.dumps(summarize(report)),
+    ):
         assert "oracle" in text
     pooled = Counts(*np.sum([row.counts for row in report.rows], axis=0, keepdims=True).T)
-    assert report.summary["methods"][report.main.name]["labels"]["vessel"]["measures"]["dice"][
+    assert summarize(report)["methods"][report.main.name]["labels"]["vessel"]["measures"]["dice"][
         "pooled"
     ] == pytest.approx(2 * pooled.tp.item() / (2 * pooled.tp + pooled.fp + pooled.fn).item())
 
 
 def test_probabilities_are_pooled_without_keeping_them(split):
     report = score(split / "test", measures=["probabilities"])
-    found = report.summary["methods"]["out"]["labels"]["vessel"]["measures"]
+    found = summarize(report)["methods"]["out"]["labels"]["vessel"]["measures"]
     assert found["roc_auc"]["pooled"] > 0.9
     assert found["roc_auc"]["num_cases"] == 2
     assert all("probabilities" not in row.evidence for row in report.rows)
@@ -99,7 +112,7 @@ def test_wrong_thresholds_are_refused(split):
         (1.5, r"threshold is 1\.5: give a probability"),
         ({"lung": 0.5}, r"thresholds are for lung and the labels are vessel"),
         (split / "nowhere", r"nowhere: there are no thresholds; score validation cases with --measures probabilities"),
-        (split / "test/ref/0.png", r"0\.png: this is no file of thresholds"),
+        (split / "test/ref/0.png", r"0\.png: this is not a file of thresholds"),
     ):
         with pytest.raises(UserError, match=text):
             score(split / "test", threshold=threshold)
@@ -110,4 +123,4 @@ def test_absent_probability_maps_are_refused(split):
     with pytest.raises(UserError, match=r"probabilities has no probability map for 1, which .*out predicts"):
         score(split / "test", threshold=0.5)
     with pytest.raises(UserError, match=r"there is no such folder of probability maps; predict with --probabilities"):
-        evaluate(split / "test/ref", split / "test/out", labels=LABELS, measures=["roc_auc"])
+        evaluate(split / "test/ref", split / "test/out", EvaluationOptions(labels=LABELS, measures=["roc_auc"]))

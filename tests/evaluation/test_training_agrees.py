@@ -15,7 +15,10 @@ from r2seg.case_sets import cases_of
 from r2seg.config import load_config
 from r2seg.data.cache import cache_cases
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.run_predictions import RunPredictions
+from r2seg.evaluation.summary import summarize
+from r2seg.evaluation.write import write_report
 from r2seg.inference.prediction import segment_prepared
 from r2seg.inference.segmenter import Segmenter
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
@@ -34,13 +37,15 @@ def test_ignite_metrics_score_maps_as_the_evaluation_scores_files(tmp_path):
         for case in range(5):
             Picture.fromarray(maps[side, case]).save(tmp_path / name / f"{case}.png")
     names = [key for key, measure in MEASURES.items() if measure.family not in ("probabilities", "volumes")]
-    report = evaluate(tmp_path / "out", tmp_path / "ref", labels={"a": 1, "b": 2, "c": 3}, measures=names)
+    report = evaluate(
+        tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels={"a": 1, "b": 2, "c": 3}, measures=names)
+    )
     engine = Engine(lambda _, case: maps[:, case])
     for name in names:
         for metric, key in ((CaseScores, name), (MeanScore, f"mean {name}")):
             metric(name, lambda both: Pair(*map(torch.from_numpy, both.copy()), num_labels=3)).attach(engine, key)
     state = engine.run(range(5))
-    means = report.summary["methods"]["out"]["mean_of_labels"]
+    means = summarize(report)["methods"]["out"]["mean_of_labels"]
     for name in names:
         ours = np.array([[row.scores[name] for row in report.of("out", label)] for label in "abc"]).T
         np.testing.assert_array_equal(state.metrics[name].numpy(), ours)
@@ -84,7 +89,8 @@ def test_a_validation_of_a_run_equals_the_evaluation_of_its_files_in_every_measu
 
     planned = RunPredictions.plan(run, chosen, tmp_path / "predictions")
     planned.segment("cpu", probabilities=True)
-    report = evaluate(planned.folder, chosen.cases, measures=["all"], tolerance_mm=2.5, **planned.options)
+    options = planned.scored_with(EvaluationOptions(measures=["all"], tolerance_mm=2.5))
+    report = evaluate(planned.folder, chosen.cases, options)
     rows = {row.case: row for row in report.rows}
     for name in MEASURES:
         ours = [rows[case.id].scores[name] for case in chosen.cases]
@@ -96,7 +102,8 @@ def test_the_thresholds_of_a_run_are_those_of_its_validation_files(tiny_run: Pat
     chosen = cases_of(tiny_run, "validation")
     planned = RunPredictions.plan(tiny_run, chosen, tmp_path / "predictions")
     planned.segment("cpu", probabilities=True)
-    evaluate(planned.folder, chosen.cases, measures=["probabilities"], **planned.options).write(tmp_path, ["json"])
+    options = planned.scored_with(EvaluationOptions(measures=["probabilities"]))
+    write_report(evaluate(planned.folder, chosen.cases, options), tmp_path, ["json"])
     stored, found = (json.loads((folder / "thresholds.json").read_text()) for folder in (tiny_run, tmp_path))
     assert stored == found
     assert len(stored["references"]) == 1

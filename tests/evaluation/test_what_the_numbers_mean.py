@@ -8,6 +8,9 @@ from scipy.ndimage import gaussian_filter
 
 from r2seg.data.images import read_image, write_label_map, write_probabilities
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
+from r2seg.evaluation.summary import summarize
+from r2seg.evaluation.write import write_report
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared/data"
@@ -23,12 +26,12 @@ def say(value):
 
 
 def measures(report):
-    return report.summary["methods"][report.main.name]["labels"][report.labels[0]]["measures"]
+    return summarize(report)["methods"][report.main.name]["labels"][next(iter(report.labels))]["measures"]
 
 
 def observers(**options):
     names = {"prediction_name": "{id}_2ndHO", "reference_name": "{id}_1stHO", "group": r"Image_(\d+)"}
-    return measures(evaluate(CHASE, CHASE, **names, **options))
+    return measures(evaluate(CHASE, CHASE, EvaluationOptions(**names, **options)))
 
 
 def row_of(found, keys=("dice", "sensitivity", "specificity", "accuracy")):
@@ -62,17 +65,17 @@ def test_a_threshold_chosen_on_test_gains_what_the_page_says(tmp_path):
     options = {"reference_name": "{id}_1stHO", "masks": CHASE / "fov_mask", "labels": {"vessel": 1}, "missing": "skip"}
     lines = []
     for name in ("validation", "test"):
-        report = evaluate(tmp_path / name, CHASE, measures=["probabilities"], **options)
-        report.write(tmp_path / f"chosen on {name}", ["json"])
+        report = evaluate(tmp_path / name, CHASE, EvaluationOptions(measures=["probabilities"], **options))
+        write_report(report, tmp_path / f"chosen on {name}", ["json"])
     page = PAGE.read_text("utf-8")
     for threshold, chosen_on in (
         (0.5, "nothing"),
         (tmp_path / "chosen on validation", "validation"),
         (tmp_path / "chosen on test", "the test images themselves"),
     ):
-        report = evaluate(tmp_path / "test", CHASE, threshold=threshold, **options)
+        report = evaluate(tmp_path / "test", CHASE, EvaluationOptions(threshold=threshold, **options))
         assert ("oracle" in report.main.name) == ("themselves" in chosen_on)
-        value = report.settings["thresholds"]["vessel"]
+        value = report.thresholds.values["vessel"]
         lines.append(f"| {say(value)} | {chosen_on} | {say(measures(report)['dice']['pooled'])} |")
     assert "\n".join(lines) in page
 
@@ -88,7 +91,7 @@ def test_means_and_pools_differ_as_the_page_says(tmp_path):
         grey = gaussian_filter(image.array.astype(float).mean(axis=0), 2)
         write_label_map(tmp_path / f"{path.stem}.png", (grey < threshold_otsu(grey)).astype(np.uint8), image, {"x": 1})
     references = ISIC / "ISIC2018_Task1_Training_GroundTruth"
-    found = measures(evaluate(tmp_path, references, reference_name="{id}_segmentation"))
+    found = measures(evaluate(tmp_path, references, EvaluationOptions(reference_name="{id}_segmentation")))
     page = PAGE.read_text("utf-8")
     assert f"| mean over images | {say(found['dice']['mean'])} | {say(found['iou']['mean'])} |" in page
     assert f"| pooled over all pixels | {say(found['dice']['pooled'])} | {say(found['iou']['pooled'])} |" in page

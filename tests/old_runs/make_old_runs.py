@@ -25,6 +25,7 @@ import yaml
 import r2seg
 from r2seg.config import build_configured_network, load_config
 from r2seg.evaluation.evaluate import evaluate
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.inference.segmenter import Segmenter
 from r2seg.training.train import train
 
@@ -132,7 +133,7 @@ def make(name: str, folder: Path) -> Path:
     label = next((SAMPLES / root / "labels").glob(f"{run.splits['test'][0]}.*"))
     predicted = run.path / "predicted" / (f"{case.name.split('.')[0]}" + (".nii.gz" if root == "lung" else ".png"))
     Segmenter.from_run(run.path, "cpu").segment(case).write(predicted)
-    report = evaluate(predicted, label, labels=config.data.labels, measures=["counts", "surfaces"])
+    report = evaluate(predicted, label, EvaluationOptions(labels=config.data.labels, measures=["counts", "surfaces"]))
     (row,) = report.rows
     about = {
         "image": str(case.relative_to(SAMPLES)),

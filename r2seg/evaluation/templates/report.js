@@ -45,7 +45,7 @@
   filter();
 }
 
-// The viewer: one slider a case, one set of switches for all.
+// The viewer: one slider per case, one set of switches for all.
 for (const figure of document.querySelectorAll("figure.case")) {
   const slices = figure.querySelectorAll(".stage svg");
   const slider = figure.querySelector("input[type=range]");

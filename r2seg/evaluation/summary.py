@@ -1,0 +1,219 @@
+"""A report's numbers: means, intervals, pooled scores and comparisons, as the plain data of summary.json.
+
+Pure functions of a `Report`. The draws and tests are in statistics.py, the words in wording.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from r2seg.evaluation.results import STATUSES, Method, Report, Row
+from r2seg.evaluation.statistics import Bootstrap, compare, interval
+from r2seg.evaluation.wording import LABELS_FOUND, RULES, unit
+from r2seg.metrics import best_threshold
+from r2seg.metrics.catalogue import FAMILIES, MEASURES
+from r2seg.thresholds import Thresholds, fingerprint
+
+SCHEMA_VERSION = 1
+
+
+def summarize(report: Report) -> dict[str, Any]:
+    """All that summary.json holds; numbers that are undefined are None."""
+    return _plain(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "created": report.created,
+            "versions": report.versions,
+            "settings": _settings(report),
+            "rules": RULES,
+            "measures": {
+                key: {
+                    "title": MEASURES[key].title,
+                    "formula": MEASURES[key].formula,
+                    "unit": unit(key, report.distances_in),
+                    "better": MEASURES[key].better,
+                }
+                for key in report.measures
+            },
+            "num_cases": len(report.targets),
+            "num_groups": len({target.group for target in report.targets.values()}),
+            "methods": {method.name: _method_summary(report, method) for method in report.methods},
+            "comparisons": [_comparison(report, other) for other in report.methods if other.role == "against"],
+        }
+    )
+
+
+def best_thresholds(report: Report) -> Thresholds | None:
+    """The threshold with the best pooled Dice here, for each label of the first method: to be used on other cases.
+
+    None if its probabilities were not scored, or if a label has no pixel in the references.
+    """
+    values = {}
+    for label in report.labels:
+        histogram = report.histograms.get((report.main.name, label))
+        if histogram is None or not histogram[1].any():
+            return None
+        values[label] = best_threshold(histogram)[0]
+    # All empty references look alike: a file that holds no label does not identify its case.
+    labelled = {row.case for row in report.rows if row.counts[0] + row.counts[2]}
+    return Thresholds(
+        values,
+        "pooled Dice",
+        frozenset(fingerprint(report.targets[case].reference) for case in labelled),
+    )
+
+
+def _settings(report: Report) -> dict[str, Any]:
+    """What was asked, and what followed from the files."""
+    options, thresholds = report.options, report.thresholds
+    masks = options.masks or ("the cases' own" if any(target.mask for target in report.targets.values()) else None)
+    return {
+        "predictions": report.main.folder,
+        "references": report.references,
+        "labels": report.labels,
+        "labels_from": LABELS_FOUND if options.labels is None else "the caller",
+        **options.recorded(),
+        "masks": masks,
+        "mask_name": options.mask_name if options.masks else None,
+        "distances_in": report.distances_in,
+        "thresholds": None if thresholds is None else thresholds.values,
+        "thresholds_from": None
+        if thresholds is None
+        else options.threshold
+        if isinstance(options.threshold, Path)
+        else "the caller",
+        "thresholds_chosen_by": None if thresholds is None else thresholds.criterion,
+        "thresholds_chosen_on_cases_scored_here": report.num_oracle_cases,
+        **(options.provenance or {}),
+    }
+
+
+def _method_summary(report: Report, method: Method) -> dict[str, Any]:
+    return {
+        "role": method.role,
+        "folder": method.folder,
+        "missing": method.missing,
+        "extra": method.extra,
+        "labels": {label: _label_summary(report, method.name, label) for label in report.labels},
+        "mean_of_labels": _mean_of_labels(report, method.name),
+    }
+
+
+def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:
+    rows = report.of(method, label)
+    if not rows:
+        return {"cases": dict.fromkeys(STATUSES, 0), "counts": None, "measures": {}}
+    bootstrap = Bootstrap.over([row.group for row in rows], seed=report.options.seed)
+    histogram = report.histograms.get((method, label))
+    summary = {
+        "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
+        "num_groups": bootstrap.num_groups,
+        "undeclared_pixels": sum(row.undeclared for row in rows),
+        "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
+        "measures": {
+            key: {**_means(key, rows, bootstrap), **_pooled(key, rows, bootstrap, histogram)}
+            for key in report.measures
+            if key in rows[0].scores
+        },
+    }
+    if histogram is not None and histogram[1].any():
+        threshold, score = best_threshold(histogram)
+        summary["oracle"] = {"threshold": threshold, "pooled_dice": score}
+    return summary
+
+
+def _means(key: str, rows: Sequence[Row], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Mean of a measure over cases, its interval, and how many cases it is over."""
+    values = np.array([row.scores[key] for row in rows])
+    finite = values[np.isfinite(values)]
+    groups = np.unique(bootstrap.groups[np.isfinite(values)])
+    return {
+        "mean": finite.mean() if len(finite) else None,
+        "mean_interval": interval(bootstrap.means(values)) if len(groups) > 1 else None,
+        "std": finite.std(ddof=1) if len(finite) > 1 else None,
+        "median": np.median(finite) if len(finite) else None,
+        "num_cases": len(finite),
+        "num_nan": np.isnan(values).sum(),
+        "num_infinite": np.isinf(values).sum(),
+    }
+
+
+def _pooled(key: str, rows: Sequence[Row], bootstrap: Bootstrap, histogram: torch.Tensor | None) -> dict[str, Any]:
+    """One score of all pixels of all cases together, where that has a meaning."""
+    measure = MEASURES[key]
+    if not (measure.pooled and FAMILIES[measure.family].adds_up):
+        return {}
+    if measure.family == "probabilities":  # only their sum is kept, so there are no draws
+        return {"pooled": measure.score(histogram)}
+    evidence = np.stack([row.evidence[measure.family] for row in rows])
+    return {
+        "pooled": measure.score(torch.from_numpy(evidence.sum(axis=0))),
+        "pooled_interval": interval(bootstrap.pooled(evidence, measure.score)) if bootstrap.num_groups > 1 else None,
+    }
+
+
+def _mean_of_labels(report: Report, method: str) -> dict[str, float | None]:
+    """Mean over the labels of their mean over cases, as in training's validation; None if no label has one."""
+    means: dict[str, float | None] = {}
+    for key in report.measures:
+        scores = [
+            np.array([row.scores.get(key, np.nan) for row in report.of(method, label)]) for label in report.labels
+        ]
+        finite = [values[np.isfinite(values)] for values in scores]
+        by_label = [values.mean() for values in finite if len(values)]
+        means[key] = float(np.mean(by_label)) if by_label else None
+    return means
+
+
+def _comparison(report: Report, other: Method) -> dict[str, Any]:
+    """The first method minus another, on the cases that both have."""
+    labels: dict[str, Any] = {}
+    for label in report.labels:
+        second = {row.case: row for row in report.of(other.name, label)}
+        pairs = [(row, second[row.case]) for row in report.of(report.main.name, label) if row.case in second]
+        # The volume of the reference is the same on both sides.
+        keys = [key for key in report.measures if key != "reference_volume_ml"] if pairs else []
+        labels[label] = {key: _difference(key, pairs, report.options.seed) for key in keys}
+    return {"first": report.main.name, "second": other.name, "labels": labels}
+
+
+def _difference(key: str, pairs: Sequence[tuple[Row, Row]], seed: int) -> dict[str, Any]:
+    """Paired difference of one measure."""
+    first, second = (np.array([row.scores.get(key, np.nan) for row in rows]) for rows in zip(*pairs, strict=True))
+    found = compare(first, second, [row.group for row, _ in pairs], seed=seed)
+    return {
+        "mean_difference": found.mean,
+        "interval": found.interval,
+        "p_value": found.p_value,
+        "num_cases": found.num_cases,
+        "num_groups": found.num_groups,
+        "largest": [
+            {
+                "case": pairs[index][0].case,
+                "first": first[index],
+                "second": second[index],
+                "difference": first[index] - second[index],
+            }
+            for index in found.largest
+            if first[index] != second[index]
+        ],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has; NaN and infinity become None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, torch.Tensor | np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Path) else value
