@@ -112,7 +112,7 @@ def time_both(setting: Setting, repeats: int, seed: int, device: str, inputs_on:
         result[name] = {"median_seconds": median, "iqr_seconds": high - low}
         if name in peaks:
             result[name]["peak_mib"] = peaks[name]
-    # Of the rounds, not of the medians: both runs of a round met the same load of the machine.
+    # Of the rounds, not of the medians: both runs of a round had the same load on the machine.
     ratios = [theirs / ours for theirs, ours in zip(seconds["monai"], seconds["r2seg"], strict=True)]
     result |= {"rounds": rounds, "speedup": statistics.median(ratios)}
     return result
@@ -154,12 +154,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="least number of timed rounds")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=["cpu", "cuda"], help="only this device; by default both, where both are")
+    parser.add_argument(
+        "--device", choices=["cpu", "cuda"], help="only this device; by default both, if both are available"
+    )
     arguments = parser.parse_args()
 
     places = [("cpu", "cpu"), ("cuda", "cuda"), ("cuda", "cpu")]
     places = [p for p in places if arguments.device in (None, p[0]) and (p[0] == "cpu" or torch.cuda.is_available())]
-    # Memory first: a child of a process whose thread pool runs already would hang.
+    # Memory first: a child of a process whose thread pool is already running would hang.
     measure = platform.system() == "Linux" and ("cpu", "cpu") in places
     peaks = [
         {
@@ -183,7 +185,6 @@ def main() -> None:
                 for name, mib in peak.items():
                     row.setdefault(name, {})["peak_mib"] = mib
             rows.append(row)
-            ours, theirs = row["r2seg"], row["monai"]
             ours, theirs, streamed = row["r2seg"], row["monai"], row.get("r2seg stream", {})
             print(
                 f"{device:6} {inputs_on:6} {setting.network:7} {setting.name:26}"

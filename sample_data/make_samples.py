@@ -2,7 +2,7 @@
 
     python sample_data/make_samples.py [FOLDER] [lung] [retina] [skin]
 
-Everything follows from fixed seeds, so that running it again rewrites the same pixels. No patient is shown: anatomy is drawn
+Everything follows from fixed seeds, so that running it again writes the same pixels. No patient is shown: anatomy is drawn
 from ellipsoids, tubes and noise in patient coordinates (millimetres, RAS) and sampled on each case's own voxel grid.
 """
 
@@ -151,7 +151,7 @@ def make_lung(index: int) -> tuple[np.ndarray, np.ndarray, nibabel.Nifti1Header]
     rng = np.random.default_rng([SEED, 1, index])
     affine, shape = lung_affine(scan)
     thick = int(np.argmax(np.linalg.norm(affine[:3, :3], axis=0)))
-    # Thick slices blur what lies across them: two samples a voxel along that axis, averaged at the end.
+    # Thick slices blur what lies across them: two samples per voxel along that axis, averaged at the end.
     fine_shape = tuple(2 * n if axis == thick else n for axis, n in enumerate(shape))
     step = np.eye(4)
     step[thick, thick], step[thick, 3] = 0.5, -0.25
@@ -509,7 +509,7 @@ def make_retina(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         0.8 * cover(ellipse((r, disc[0], 4.6 * factor), (c, disc[1] + nasal * factor, 4.2 * factor)), 4),
         (255, 238, 188),
     )
-    if index % 3 == 2:  # hard exudates: bright spots that are no vessels
+    if index % 3 == 2:  # hard exudates: bright spots that are not vessels
         for _ in range(14):
             at = macula + rng.normal(0, 17, 2) * factor
             blend(
@@ -517,7 +517,7 @@ def make_retina(index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
                 0.85 * cover(rng.uniform(0.6, 1.7) * factor - np.hypot(r - at[0], c - at[1]), 1.5),
                 (244, 214, 120),
             )
-    if index % 3 == 1:  # small haemorrhages: dark spots that are no vessels
+    if index % 3 == 1:  # small haemorrhages: dark spots that are not vessels
         for _ in range(9):
             at = centre + rng.normal(0, 30, 2) * factor
             blend(

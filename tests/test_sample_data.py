@@ -77,7 +77,7 @@ def test_lungs_lie_inside_the_body_heart_on_the_left_and_look_like_ct():
         assert 0.05 < lung.mean() < 0.2
         assert -900 < np.median(hu[lung]) < -750
         assert (hu[lung] > -300).mean() > 0.008, "vessels belong to the lung"
-        assert (hu[~lung] < -900).mean() > 0.2, "air outside is no lung"
+        assert (hu[~lung] < -900).mean() > 0.2, "air outside is not lung"
         parts, _ = ndimage.label(lung)
         sizes = np.bincount(parts.ravel())[1:]
         assert (sizes > 0.2 * lung.sum()).sum() == 2, "two lungs"
@@ -88,7 +88,7 @@ def test_lungs_lie_inside_the_body_heart_on_the_left_and_look_like_ct():
         assert np.median(bone[:, 1]) < np.median(points[:, 1]), "spine behind the lungs"
 
 
-def test_pictures_have_a_label_each_of_the_same_size():
+def test_each_picture_has_a_label_of_the_same_size():
     for name, columns, rows in (("retina", 160, 150), ("skin", 128, 96)):
         images = sorted((SAMPLES / name / "images").iterdir())
         assert len(images) == 6
@@ -100,7 +100,7 @@ def test_pictures_have_a_label_each_of_the_same_size():
     assert len(list((SAMPLES / "retina/masks").iterdir())) == 6
 
 
-def test_our_reader_takes_every_case():
+def test_our_reader_reads_every_case():
     for name, label_name in (("lung", "lung"), ("retina", "vessel"), ("skin", "lesion")):
         images = sorted((SAMPLES / name / "images").iterdir())
         labels = sorted((SAMPLES / name / "labels").iterdir())
@@ -111,7 +111,7 @@ def test_our_reader_takes_every_case():
             assert set(np.unique(read.array)) == {0, 1}
 
 
-def test_the_script_makes_these_very_pixels(make_samples):
+def test_the_script_makes_exactly_these_pixels(make_samples):
     index = 3
     hu, label, header = make_samples.make_lung(index)
     for kind, array in (("images", hu), ("labels", label)):

@@ -170,24 +170,24 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     arrays["foreground"] = _remember_foreground(label)
     meta = {"id": case.id, "grid": asdict(grid), "intensity": asdict(sample["intensity"]), "spacing_mm": spacing_mm}
 
-    beside = entry.parent / f".writing-{uuid.uuid4().hex}"
+    draft = entry.parent / f".writing-{uuid.uuid4().hex}"
     try:
-        beside.mkdir(parents=True)
+        draft.mkdir(parents=True)
         try:
             for name, array in arrays.items():
                 np.save(
-                    beside / f"{name}.npy",
+                    draft / f"{name}.npy",
                     np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False)),
                 )
-            (beside / "meta.json").write_text(json.dumps(meta))
+            (draft / "meta.json").write_text(json.dumps(meta))
             try:
-                beside.rename(entry)
+                draft.rename(entry)
             except OSError:
                 if not (entry / "meta.json").is_file():  # else another process was faster: its entry is just as good
                     shutil.rmtree(entry, ignore_errors=True)  # left by an interrupted removal
-                    beside.rename(entry)
+                    draft.rename(entry)
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(draft, ignore_errors=True)
     except OSError as error:
         # On a full disk numpy says "1288 requested and 992 written".
         reason = "No space left on device" if "requested and" in str(error) else error.strerror or error

@@ -17,7 +17,7 @@ from torch import Tensor
 # Spatial axis that each plane slices: a volume's axes are ordered R, A, S.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
-# Relative change of a voxel size below which two spacings are one: below any scanner's own precision.
+# Relative change of a voxel size below which two spacings count as equal: below any scanner's precision.
 _SAME_SPACING = 1e-3
 
 

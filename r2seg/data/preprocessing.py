@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class PreparedImage:
-    """A case as the network sees it, computed only where it is sliced.
+    """A case as the network sees it, computed only when it is sliced.
 
     Slicing gives float32 tensors of the working grid; nothing is computed before. It can be used wherever a tensor (C, *S) is
     only sliced, as in ``WindowInferer.stream``; slices have step 1.

@@ -1,7 +1,7 @@
 """One pass of windows over one image: where they lie, how they are batched, and how their logits are blended into slabs.
 
-``WindowInferer`` (windows.py) is the door: it checks its arguments and chooses the axis. Here memory is managed: only the range of
-slices that open windows need is held, so that it does not grow with the number of slices.
+``WindowInferer`` (windows.py) is the public class; it checks its arguments and chooses the axis. Only the range of slices that
+unfinished windows need is held, so that memory does not grow with the number of slices.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Region = tuple[int, int, int]  # first index and extent along the axis, and the 
 
 
 class SlicedImage(Protocol):
-    """What ``WindowInferer.stream`` asks of an image: a Tensor, or a volume that makes its slabs when asked.
+    """What ``WindowInferer.stream`` needs of an image: a Tensor, or a volume that makes its slabs on request.
 
     ``image[index]`` gets one slice per axis of ``shape``; all are ``slice(None)`` but the streaming axis's, which is
-    ``slice(start, stop)``. Every index of that axis is asked for exactly once, in order.
+    ``slice(start, stop)``. Every index of that axis is requested exactly once, in order.
     """
 
     @property
@@ -65,13 +65,13 @@ def crop_to(tensor: Tensor, size: Sequence[int]) -> Tensor:
 class Sweep:
     """Windows over (C, X, Y, Z), where 2-D windows lie on slices along ``axis``; ``slabs`` runs it, once.
 
-    A row is all windows that start at one index of the axis. Windows are taken in blocks of rows; a slab is given when its block is
-    done. Buffers hold a range of the axis: (range, C, H, W) for 2-D windows, so that the same window of consecutive slices is
+    A row is all windows that start at one index of the axis. Windows are taken in blocks of rows; a slab is yielded when its block
+    is done. Buffers hold a range of the axis: (range, C, H, W) for 2-D windows, so that the same window of consecutive slices is
     one region and a batch needs no gathering; (1, C, X, Y, Z) for 3-D windows.
 
     Args:
         image: The image.
-        axis: Spatial axis along which slabs are given.
+        axis: Spatial axis along which slabs are yielded.
         network: Windows (B, C, *size) -> logits (B, K, *size).
         device: Where windows are sent and logits stay.
         size: Window, 2 or 3 numbers.
@@ -208,12 +208,12 @@ class Sweep:
         """The blended logits before ``done``, which leave the buffers."""
         logits = self.sums.drop(done)
         total = self.plane_total if self.planar else self.totals.drop(done)
-        # Divided in place only where that keeps no rest of the buffer alive.
+        # Divided in place only if that does not keep the rest of the buffer alive.
         return logits.div_(total) if self.sums.tensor is None else logits / total
 
 
 class _Range:
-    """A range of a long tensor along one axis: grows at its end, is dropped from its start."""
+    """A range of a long tensor along one axis: it grows at its end and is dropped from its start."""
 
     def __init__(self, dim: int) -> None:
         self.dim = dim
@@ -225,7 +225,7 @@ class _Range:
         self.stop = stop
 
     def grow(self, stop: int, like: Tensor, shape: list[int]) -> None:
-        """Appends zeros; ``shape`` says the other axes."""
+        """Appends zeros; ``shape`` gives the other axes."""
         if stop > self.stop:
             shape[self.dim] = stop - self.start
             grown = like.new_zeros(shape)
@@ -234,7 +234,7 @@ class _Range:
             self.tensor, self.stop = grown, stop
 
     def drop(self, stop: int) -> Tensor:
-        """What lay before ``stop``."""
+        """Removes and returns what lies before ``stop``."""
         head = self.tensor.narrow(self.dim, 0, stop - self.start)
         rest = self.stop - stop
         self.tensor = self.tensor.narrow(self.dim, stop - self.start, rest) if rest else None
@@ -248,7 +248,7 @@ def _run(network: Callable[[Tensor], Tensor], windows: Tensor) -> Tensor:
     if not isinstance(logits, Tensor):
         raise TypeError(
             f"the network returned a {type(logits).__name__}, not one tensor of logits (B, K, *S): "
-            "pass a function that picks the output to be used"
+            "pass a function that picks the output to use"
         )
     if logits.ndim != windows.ndim or len(logits) != len(windows) or logits.shape[2:] != windows.shape[2:]:
         raise ValueError(
@@ -265,5 +265,5 @@ def plain(tensor: Any) -> Any:
 
 def _to_device(slab: Tensor, device: torch.device) -> Tensor:
     if slab.device.type == "cpu" and device.type == "cuda":
-        slab = slab.pin_memory()  # only a copy from pinned memory leaves the host free to launch the next kernels
+        slab = slab.pin_memory()  # only copies from pinned memory leave the host free to launch the next kernels
     return slab.to(device, non_blocking=True)

@@ -1,6 +1,6 @@
 """Sliding windows as a MONAI inferer: one mechanism for pictures, slices of volumes, and volumes.
 
-It knows neither files nor preprocessing nor classes: an image goes in, logits on the image's own grid come out, a slab at a time,
+It does not deal with files, preprocessing or classes: an image goes in, logits on the image's own grid come out, a slab at a time,
 with memory that does not grow with the number of slices. How windows are placed, batched and blended is in slabs.py.
 """
 
@@ -27,8 +27,8 @@ class WindowInferer(Inferer):
 
     Windows are evenly spread (``window_starts``), images smaller than the window are padded by edge replication (``pad_to``)
     and cropped afterwards, and overlapping logits are averaged in float32 with MONAI's weights: for "gaussian" a bell of sigma =
-    size / 8 with a floor of 1e-3. If one window covers a whole plane, its logits are not changed. Batches are full whatever
-    the number of windows per slice; only the last one of an image may be smaller. No gradients are recorded.
+    size / 8 with a floor of 1e-3. If one window covers a whole plane, its logits are not changed. Batches are full for any
+    number of windows per slice; only the last one of an image may be smaller. No gradients are recorded.
 
     Volumes have axes ordered R, A, S. For 2-D windows on volumes, ``size`` is along the two axes of the plane, in their order:
     (A, S) for sagittal, (R, S) for coronal, (R, A) for axial.
@@ -143,7 +143,7 @@ class WindowInferer(Inferer):
                     logits = part.new_empty((len(images), len(part), *images.shape[2:]), device=images.device)
                 whole = logits.movedim(1, 0) if pictures else logits[item]
                 whole.narrow(1 + axis, slab.start, slab.stop - slab.start).copy_(part)
-                del part  # or it would lie beside the next slab
+                del part  # else it would be in memory together with the next slab
         if isinstance(inputs, MetaTensor):
             logits = MetaTensor(logits).copy_meta_from(inputs, copy_attr=False)
         return logits

@@ -34,7 +34,7 @@ def only(**strength) -> Augmentation:
     return NOTHING.model_copy(update=strength)
 
 
-def test_no_strength_is_no_change() -> None:
+def test_zero_strength_changes_nothing() -> None:
     image, label = square()
     found = run(image, label, NOTHING)
     assert torch.equal(found[0], image)

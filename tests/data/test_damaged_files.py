@@ -115,7 +115,7 @@ def test_values_near_the_largest_float_are_finite(tmp_path):
         (np.zeros(9, np.int16), r"has 1 axes \(9,\)"),
     ],
 )
-def test_arrays_that_are_no_image_are_refused(tmp_path, array, message):
+def test_arrays_that_are_not_images_are_refused(tmp_path, array, message):
     nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "a.nii.gz")
     with pytest.raises(ImageError, match=message):
         read_image(tmp_path / "a.nii.gz")
@@ -131,7 +131,7 @@ def test_arrays_that_are_no_image_are_refused(tmp_path, array, message):
         (np.array([[{}]], object), "cannot be read: .*(allow_pickle|Python objects)"),
     ],
 )
-def test_npy_that_is_no_picture_is_refused(tmp_path, array, message):
+def test_npy_that_is_not_a_picture_is_refused(tmp_path, array, message):
     np.save(tmp_path / "a.npy", array, allow_pickle=True)
     with pytest.raises(ImageError, match=message):
         read_image(tmp_path / "a.npy")

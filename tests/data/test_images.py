@@ -94,7 +94,7 @@ def test_grids_that_differ_are_named(tmp_path, array, affine, message):
         read_image([first, second])
 
 
-def test_rounding_in_a_header_is_no_other_grid(tmp_path):
+def test_rounding_in_a_header_is_not_another_grid(tmp_path):
     first = save_nifti(tmp_path / "a.nii", affine=affine_of(oblique()))
     second = save_nifti(tmp_path / "b.nii", affine=affine_of(oblique(), origin=(-101.35, 55.5, -1203.25)))
     check_same_grid(read_grid(first), read_grid(second))

@@ -99,7 +99,7 @@ def test_masks_smeared_by_jpeg_or_by_resizing_are_cut_at_half(tmp_path):
 
 
 @pytest.mark.parametrize("values", [range(21), [*range(21), 255], [0, *range(1, 256)], [0, 40, 80, 120, 160, 200, 255]])
-def test_many_labels_of_which_one_is_declared_are_no_smeared_mask(tmp_path, values):
+def test_many_labels_with_one_declared_are_not_a_smeared_mask(tmp_path, values):
     """As a map of organs or of single cells, mostly background."""
     array = np.zeros((200, 300), np.uint8)
     array.ravel()[:6000] = np.resize(list(values), 6000)
@@ -112,7 +112,7 @@ def test_many_labels_of_which_one_is_declared_are_no_smeared_mask(tmp_path, valu
         read_label_map(tmp_path / "a.jpg", LUNG)
 
 
-def test_a_photograph_is_no_smeared_mask(tmp_path):
+def test_a_photograph_is_not_a_smeared_mask(tmp_path):
     grey = (np.linspace(0, 255, 96)[:, None] + RNG.normal(0, 20, (96, 128))).clip(0, 255).astype(np.uint8)
     for name in ("a.jpg", "a.png"):
         Pillow.fromarray(grey).save(tmp_path / name)
@@ -163,7 +163,7 @@ def test_ignored_255_is_not_foreground(tmp_path):
     assert set(np.unique(read_label_map(tmp_path / "a.png", LUNG, ignore_label=255).array)) == {0, IGNORE}
 
 
-def test_fractions_and_colours_are_no_label_map(tmp_path):
+def test_fractions_and_colours_are_not_a_label_map(tmp_path):
     np.save(tmp_path / "a.npy", MASK * 0.5)
     with pytest.raises(ImageError, match=r"label values are not integers, for example 0\.5"):
         read_label_map(tmp_path / "a.npy", LUNG)

@@ -59,13 +59,13 @@ def test_numbered_files_of_one_label_are_its_channels_in_order(tmp_path: Path) -
 @pytest.mark.parametrize(
     "names", [("ISIC_0000000", "ISIC_0000001"), ("ID_0000_Z_0142", "ID_0001_Z_0000"), ("a_0000", "a_0001")]
 )
-def test_numbers_that_belong_to_the_name_are_no_channels(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_numbers_that_belong_to_the_name_are_not_channels(tmp_path: Path, names: tuple[str, ...]) -> None:
     root = make(tmp_path, *(f"{folder}/{name}.png" for name in names for folder in ("images", "labels")))
     assert [case.id for case in cases_of(root)] == list(names)
     assert all(len(case.images) == 1 for case in cases_of(root))
 
 
-def test_channels_that_are_not_counted_from_zero_without_a_gap_are_no_set(tmp_path: Path) -> None:
+def test_channels_that_are_not_counted_from_zero_without_a_gap_are_not_a_set(tmp_path: Path) -> None:
     files = [
         tmp_path / name for name in ("a_0000.png", "a_0002.png", "b_0001.png", "_0000.png", "c_000.png", "c_00000.png")
     ]

@@ -26,7 +26,7 @@ def make_case(
     spacing_mm: tuple[float, ...] | None = None,
     dtype=np.int16,
 ) -> CachedCase:
-    """A case whose first channel numbers its voxels, so that a window tells where it lies."""
+    """A case whose first channel numbers its voxels, so that a window shows where it lies."""
     numbers = np.arange(label.size).reshape(label.shape)
     voxels = np.stack([numbers + 10_000 * channel for channel in range(channels)]).astype(dtype)
     infinite, nothing = (float("inf"),) * channels, (0.0,) * channels

@@ -23,7 +23,7 @@ def ids(parts: dict[str, list[Case]]) -> dict[str, list[str]]:
     return {part: [case.id for case in members] for part, members in parts.items()}
 
 
-def told(cases: list[Case], **split) -> str:
+def message_of(cases: list[Case], **split) -> str:
     with pytest.raises(UserError) as caught:
         split_cases(cases, Split(**split), 0)
     assert "\n" not in str(caught.value)
@@ -103,28 +103,29 @@ def test_a_split_of_the_layout_holds() -> None:
     parts = split_cases(cases, Split(validation=0.2), seed=0)
     assert ids(parts)["test"] == ["p00_0"]
     assert "p01_0" in ids(parts)["train"]
-    assert told(cases, validation=("p00",)) == "data.split puts the case 'p00_0' into both test and validation"
+    assert message_of(cases, validation=("p00",)) == "data.split puts the case 'p00_0' into both test and validation"
 
 
 def test_a_case_on_two_sides_is_refused() -> None:
     cases = make_cases({"a": 1, "b": 2, "c": 1})
     assert (
-        told(cases, validation=("b",), test=("b_1",)) == "data.split puts the case 'b_1' into both validation and test"
+        message_of(cases, validation=("b",), test=("b_1",))
+        == "data.split puts the case 'b_1' into both validation and test"
     )
 
 
 def test_a_group_on_two_sides_is_refused_unless_cases_are_split() -> None:
     cases = make_cases({"a": 1, "b": 2, "c": 1})
-    message = told(cases, validation=("b_0",), test=("b_1",))
+    message = message_of(cases, validation=("b_0",), test=("b_1",))
     assert message.startswith("data.split puts the group 'b' into both validation and test: a patient in two parts")
     # The rest of the group is not silently trained on either.
-    assert "puts the group 'b' into both train and validation" in told(cases, validation=("b_0",))
+    assert "puts the group 'b' into both train and validation" in message_of(cases, validation=("b_0",))
     parts = split_cases(cases, Split(validation=("b_0",), by="case"), seed=0)
     assert ids(parts)["train"] == ["a_0", "b_1", "c_0"]
 
 
 def test_an_unknown_name_is_reported_with_names_that_are_there() -> None:
-    assert told(make_cases(8), test=("p99",)) == (
+    assert message_of(make_cases(8), test=("p99",)) == (
         "data.split.test names 'p99', which is neither a case nor a group; "
         "there are p00_0, p01_0, p02_0, p03_0, p04_0 and 3 more"
     )
@@ -139,5 +140,5 @@ def test_an_unknown_name_is_reported_with_names_that_are_there() -> None:
     ],
 )
 def test_too_few_groups_are_reported(num_groups: int, split: dict, part: str) -> None:
-    message = told(make_cases({f"p{index}": 3 for index in range(num_groups)}), **split)
+    message = message_of(make_cases({f"p{index}": 3 for index in range(num_groups)}), **split)
     assert message.startswith(f"data.split leaves no case for {part}: {3 * num_groups} cases in {num_groups} groups")

@@ -55,7 +55,7 @@ def test_an_output_with_an_image_suffix_takes_one_case(tmp_path: Path) -> None:
         plan_jobs([scans], tmp_path / "mask.nii.gz", 1)
 
 
-def test_what_lies_in_the_output_folder_is_no_input(tmp_path: Path) -> None:
+def test_what_lies_in_the_output_folder_is_not_an_input(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nii.gz", "out/a.nii.gz")
     assert planned([scans], scans / "out", 1, scans) == {"a.nii.gz": ("a.nii.gz",)}
 
@@ -129,7 +129,7 @@ def test_inputs_that_are_not_there_are_reported(name: str, tmp_path: Path) -> No
         plan_jobs([tmp_path / name], tmp_path / "out", 1)
 
 
-def test_a_failing_case_is_named_and_the_others_go_on(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+def test_a_failing_case_is_named_and_the_others_continue(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
     scans = tmp_path / "scans"
     scans.mkdir()
     good = nib.load(tiny_volumes / "images/case_3.nii.gz")

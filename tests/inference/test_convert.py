@@ -53,7 +53,7 @@ def test_labels_that_do_not_fit_the_outputs_are_reported(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_a_file_that_is_no_weights_is_reported(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.pth").write_text("hello")
     with pytest.raises(UserError, match=r"x\.pth is not readable as weights"):
         convert_weights(

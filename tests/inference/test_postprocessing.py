@@ -25,7 +25,7 @@ def test_the_largest_component_stays_and_the_others_become_background() -> None:
     assert found.dtype == np.uint8
 
 
-def test_the_two_largest_stay_where_two_are_asked_for() -> None:
+def test_the_two_largest_stay_if_two_are_requested() -> None:
     indices = of("11.11", "1...1", ".....", "1..22")
     assert np.array_equal(keep_largest_components(indices, 1, count=2), of("11.11", "1...1", ".....", "...22"))
     assert np.array_equal(keep_largest_components(indices, 1, count=3), indices)
@@ -74,12 +74,12 @@ def test_enclosed_background_is_filled_and_other_labels_in_it_are_not() -> None:
     assert fill_holes(indices, 1).dtype == np.uint8
 
 
-def test_a_bay_and_a_hole_at_the_border_are_no_holes() -> None:
+def test_a_bay_and_a_hole_at_the_border_are_not_holes() -> None:
     indices = of("1.1", "1.1", "111")
     assert np.array_equal(fill_holes(indices, 1), indices)
 
 
-def test_a_tunnel_through_a_volume_is_no_hole_but_a_cavity_is() -> None:
+def test_a_tunnel_through_a_volume_is_not_a_hole_but_a_cavity_is() -> None:
     block = np.ones((5, 5, 5), np.uint8)
     tunnel = block.copy()
     tunnel[2, 2, :] = 0

@@ -317,7 +317,7 @@ def test_memory_does_not_grow_with_the_number_of_slices(size, plane):
     assert peaks[1] == peaks[0]
 
 
-def test_windows_go_to_the_device_asked_for_and_logits_stay_there():
+def test_windows_go_to_the_requested_device_and_logits_stay_there():
     volume = Recorder(image((9, 8, 20))[0])  # the meta device computes shapes only
     slabs = list(WindowInferer((4, 4), "axial").stream(volume, pointwise, device="meta"))
     assert {logits.device.type for _, logits in slabs} == {"meta"}

@@ -1,7 +1,7 @@
 """File formats, one module per family: what a header says, the pixels behind it, and writing an array with a file's header.
 
-The table ``FORMATS`` leads from a suffix to the functions that open and write such files; a new format is a module and its rows
-here. images/ is the door for the rest of the program and documents what is accepted.
+The table ``FORMATS`` gives the functions that open and write files of a suffix; a new format is a module and its rows here. The
+rest of the program imports from images/, which documents what is accepted.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Format:
     Attributes:
         open: Reads the header.
         write: Writes an array; None if the format cannot hold label values faithfully.
-        has_geometry: Whether it knows voxel size and orientation; pictures do not.
+        has_geometry: Whether it states voxel size and orientation; pictures do not.
     """
 
     open: Callable[[Path], File]

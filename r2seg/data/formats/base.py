@@ -1,7 +1,7 @@
 """What all file formats share: the grid and the opened file that a format yields, and the one error for files.
 
-Each format family is a module beside this one; ``__init__.py`` has the table that leads from a suffix to them. Nothing in this
-package knows labels or probabilities: images/ does.
+Each format family is a module of its own; ``__init__.py`` has the table from suffix to family. Nothing in this package deals with
+labels or probabilities: images/ does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NRRD and MetaImage, read and written by SimpleITK; geometry is in ITK's terms (LPS) until here."""
+"""NRRD and MetaImage, read and written by SimpleITK. Only this module uses ITK's convention (LPS) for geometry."""
 
 from __future__ import annotations
 

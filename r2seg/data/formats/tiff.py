@@ -1,4 +1,4 @@
-"""TIFF: one picture per file, read by tifffile, or by Pillow where a compression needs it; written as a palette picture."""
+"""TIFF: one picture per file, read by tifffile, or by Pillow if its compression needs that; written as a palette picture."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def open_tiff(path: Path) -> File:
         except ValueError as error:
             if "imagecodecs" not in str(error):
                 raise
-            # Pillow knows LZW, CCITT and JPEG, but narrows colours of 16 bits to 8.
+            # Pillow reads LZW, CCITT and JPEG, but reduces colours of 16 bits to 8.
             exact = (isinstance(bits, int) and bits <= 8) or (samples == 1 and dtype in ("u2", "i2", "i4", "f4"))
             if not exact:
                 raise ImageError(

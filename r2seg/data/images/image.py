@@ -22,7 +22,7 @@ class Image:
     """An image as its file holds it.
 
     Attributes:
-        array: (C, *S) in the file's axis order and dtype; float32 where the header rescales. May be memory-mapped.
+        array: (C, *S) in the file's axis order and dtype; float32 if the header rescales. May be memory-mapped.
         affine: (4, 4) voxel index -> RAS+ millimetres, or None if the file has no geometry.
         path: The (first) file.
         source: What a writer needs to give the same header back; opaque.

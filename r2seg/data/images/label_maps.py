@@ -115,7 +115,7 @@ def _table_for(path: Path, counts: Mapping[int, int], table: Mapping[int, int]) 
 def _is_smeared(path: Path, counts: Mapping[int, int]) -> bool:
     """Whether values are those of a 0/255 mask after lossy compression or smooth resizing: two peaks, little between.
 
-    Many labels of which only one is declared must not pass: they have no peak at 255 that falls off downwards.
+    A map of many labels, one of them declared, must not pass: it has no peak at 255 that falls off downwards.
     """
     suffix = split_suffix(path)[1]
     if suffix not in PICTURES or min(counts) < 0 or max(counts) > 255:
