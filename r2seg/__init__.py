@@ -4,6 +4,7 @@ Importing the package is cheap: the public verbs load their rooms (and torch) wh
 """
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -19,7 +20,7 @@ _VERBS = {
 __all__ = ["__version__", *_VERBS]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _VERBS:
         return getattr(import_module(_VERBS[name]), name)
     raise AttributeError(f"module 'r2seg' has no attribute {name!r}")

@@ -77,11 +77,12 @@ def infer(
     from r2seg.inference.segmenter import Segmenter
 
     references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
-    safely = {"probabilities": probabilities, "protected": references}
     if split is None:
-        jobs = plan_jobs(inputs, output, opened.manifest["in_channels"], **safely)
+        channels = opened.manifest["in_channels"]
+        jobs = plan_jobs(inputs or (), output, channels, probabilities=probabilities, protected=references)
     else:
-        jobs = plan_case_jobs(cases_of(run, split).cases, output, **safely)
+        cases = cases_of(run, split).cases
+        jobs = plan_case_jobs(cases, output, probabilities=probabilities, protected=references)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
     progress = None
     try:

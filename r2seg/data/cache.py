@@ -92,7 +92,7 @@ def cache_cases(
 
 def _key(case: Case, config: Config, first: int) -> str:
     def state(path: Path | None) -> tuple[str, int, int] | None:
-        return path and (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        return None if path is None else (str(path), path.stat().st_size, path.stat().st_mtime_ns)
 
     try:
         files = {"images": [*map(state, case.images)], "label": state(case.label), "mask": state(case.mask)}

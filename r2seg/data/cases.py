@@ -36,6 +36,17 @@ class Case:
     group: str = ""
     split: str | None = None
 
+    @property
+    def reference(self) -> Path:
+        """The label map of a case that must have one.
+
+        Raises:
+            UserError: The case has no label.
+        """
+        if self.label is None:
+            raise UserError(f"case {self.id} has no label")
+        return self.label
+
 
 def find_images(folder: Path) -> list[Path]:
     """Every image file below a folder, sorted by path; hidden files and folders are skipped.

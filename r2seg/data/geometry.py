@@ -57,9 +57,7 @@ class WorkingGrid:
         from nibabel.orientations import io_orientation
 
         if affine is None:
-            order, flips = (0, 1, 2), (False, False, False)
-            oriented = tuple(shape)
-            return cls(order, flips, oriented, oriented)
+            return cls((0, 1, 2), (False, False, False), tuple(shape), tuple(shape))
         orientation = io_orientation(affine)
         order = tuple(int(axis) for axis in np.argsort(orientation[:, 0]))
         flips = tuple(bool(orientation[axis, 1] < 0) for axis in order)
@@ -133,13 +131,13 @@ def _weigh(array: np.ndarray, weights: np.ndarray | None, axis: int) -> np.ndarr
         return array.take(np.zeros(len(weights), dtype=int), axis=axis)
     used = weights > 0
     first, rows = used.argmax(1), np.arange(len(weights))
-    result = None
+    result = np.zeros(0)
     for offset in range(int(used.sum(1).max())):
         index = np.minimum(first + offset, weights.shape[1] - 1)
         share = np.where(first + offset < weights.shape[1], weights[rows, index], np.float32(0))
         part = array.take(index, axis=axis)
         part *= share.reshape([-1 if each == axis else 1 for each in range(array.ndim)])
-        result = part if result is None else np.add(result, part, out=result)
+        result = part if offset == 0 else np.add(result, part, out=result)
     return result
 
 
@@ -205,7 +203,7 @@ def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: i
     across = [
         (other, weights) for other, weights in enumerate(grid.backward_weights) if other != axis and weights is not None
     ]
-    last_needed = None if along is None else along.shape[1] - 1 - np.argmax((along > 0)[:, ::-1], axis=1)
+    last_needed = np.zeros(0) if along is None else along.shape[1] - 1 - np.argmax((along > 0)[:, ::-1], axis=1)
     held: Tensor | None = None
     held_from = done = 0
     for part, slab in slabs:

@@ -60,9 +60,9 @@ def split_cases(cases: Sequence[Case], split: Split, seed: int) -> dict[str, lis
 
     parts: dict[str, list[Case]] = {part: [] for part in PARTS}
     for case in cases:
-        part = part_of_case.get(case.id) or part_of_group.get(group[case.id]) or default
-        if part:
-            parts[part].append(case)
+        chosen = part_of_case.get(case.id) or part_of_group.get(group[case.id]) or default
+        if chosen:
+            parts[chosen].append(case)
     _refuse_divided_groups(parts, group)
     for part in ("train", "validation"):
         if not parts[part]:

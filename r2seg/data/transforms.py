@@ -30,7 +30,7 @@ class ReadCase(Transform):
 
     def __call__(self, case: Case) -> dict[str, Any]:
         image = read_image(case.images)
-        label = read_label_map(case.label, self.data.labels, self.data.ignore_label)
+        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label)
         check_same_grid(image, label)
         indices = label.array[0]
         if case.mask is not None:

@@ -55,7 +55,7 @@ def find_targets(
         if unlabelled or not references:
             raise UserError(f"no reference for {some(unlabelled)}" if unlabelled else "no case to score")
         targets = [
-            Target(case.id, case.group or case.id, case.label, case.mask, case.images)
+            Target(case.id, case.group or case.id, case.reference, case.mask, case.images)
             for case in sorted(references, key=lambda case: case.id)
         ]
     first: dict[str, Target] = {}

@@ -111,6 +111,6 @@ class RunPredictions:
             parts = {}
         found = {}
         for part in ("train", "validation"):
-            files = {case.label.resolve() for case in parts.get(part, ()) if case.label}
-            found[f"cases_of_its_{part}"] = [case.id for case in self.cases.cases if case.label.resolve() in files]
+            files = {case.reference.resolve() for case in parts.get(part, ())}
+            found[f"cases_of_its_{part}"] = [case.id for case in self.cases.cases if case.reference.resolve() in files]
         return found

@@ -172,6 +172,7 @@ class Job:
         pair = partial(Pair, steps_mm=steps, tolerance_mm=self.options.tolerance_mm)
         if self.thresholds is None:
             return [pair(prediction, truth, len(self.labels), probabilities=probabilities)]
+        assert probabilities is not None  # thresholds cut probabilities: both are read, or neither
         ignored = truth == IGNORE
         return [
             pair(

@@ -9,6 +9,7 @@ import base64
 import io
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -169,7 +170,7 @@ def _planes(masks: Masks, image: Image | None) -> _Planes:
     arrays = [masks.reference, masks.prediction]
     channels = None if image is None else np.moveaxis(np.asarray(image.array), 0, -1)
     if masks.like.spatial_dims == 2:
-        picture = channels is not None and image.affine is None
+        picture = image is not None and image.affine is None
         stacks = [array[None] if masks.like.affine is None else array.T[None, ::-1] for array in arrays]
         below = None
         if channels is not None:
@@ -177,7 +178,8 @@ def _planes(masks: Masks, image: Image | None) -> _Planes:
             below = colours[None] if picture else colours.transpose(1, 0, 2)[None, ::-1]
         spacing, axis_name, longest = (1.0, 1.0), "", PICTURE_PIXELS
         if masks.like.affine is not None:
-            spacing = masks.like.spacing_mm[1], masks.like.spacing_mm[0]
+            rows_mm, columns_mm = (masks.like.spacing_mm or (1.0, 1.0))[:2]
+            spacing = columns_mm, rows_mm
     else:
         import nibabel
 
@@ -250,7 +252,7 @@ def _stencil(mask: np.ndarray, colour: str, size: tuple[int, int]) -> str | None
     return _address(picture, "png", transparency=0, bits=1)
 
 
-def _address(picture, kind: str, **options) -> str:
+def _address(picture: Any, kind: str, **options: Any) -> str:
     stream = io.BytesIO()
     picture.save(stream, kind, optimize=True, **options)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"

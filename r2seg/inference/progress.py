@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from r2seg.inference.batch import Job, Outcome
 
@@ -37,7 +37,7 @@ class InferenceProgress:
     def __init__(self, console: Console, total: int, bar: Progress | None) -> None:
         self.console = console
         self.bar = bar
-        self.task = bar.add_task("segmenting", total=total) if bar else None
+        self.task = bar.add_task("segmenting", total=total) if bar else TaskID(0)
         self.total = total
         self.done = 0
         self.started = time.monotonic()

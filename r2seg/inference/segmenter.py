@@ -41,7 +41,13 @@ class Segmentation:
         write_label_map(path, self.indices, self.image, self.labels)
 
     def write_probabilities(self, path: Path) -> None:
-        """Writes the probabilities, classes last, as uint16 with scale 1/65535."""
+        """Writes the probabilities, classes last, as uint16 with scale 1/65535.
+
+        Raises:
+            ValueError: They were not requested.
+        """
+        if self.probabilities is None:
+            raise ValueError("there are no probabilities: segment with probabilities=True")
         write_probabilities(path, self.probabilities, self.image)
 
 

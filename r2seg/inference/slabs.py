@@ -218,7 +218,7 @@ class _Range:
     def __init__(self, dim: int) -> None:
         self.dim = dim
         self.start = self.stop = 0
-        self.tensor: Tensor | None = None
+        self.tensor: Any = None  # a Tensor once something was appended, None while the range is empty
 
     def append(self, tensor: Tensor, stop: int) -> None:
         self.tensor = tensor if self.tensor is None else torch.cat([self.tensor, tensor], self.dim)

@@ -93,15 +93,15 @@ class WindowInferer(Inferer):
             raise ValueError(f"{window} is 3-D but the image {list(shape)} is a picture: give two numbers")
         if len(shape) == 2 and self.plane is not None:
             raise ValueError(f"window plane is {self.plane!r} but the image {list(shape)} is a picture: drop the plane")
-        if len(shape) == 3 and len(self.size) == 2 and self.plane is None:
+        if len(shape) == 2:
+            return 0
+        if self.plane is not None:
+            return PLANES[self.plane]
+        if len(self.size) == 2:
             planes = ", ".join(sorted(PLANES))
             raise ValueError(
                 f"{window} is 2-D, the image {list(shape)} a volume, and no plane is given: give one of {planes}"
             )
-        if len(shape) == 2:
-            return 0
-        if len(self.size) == 2:
-            return PLANES[self.plane]
         return min(range(3), key=lambda axis: self.size[axis] / shape[axis])
 
     def __call__(self, inputs: Tensor, network: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:

@@ -88,6 +88,8 @@ def _components(pair: Pair) -> Tensor:
 
 
 def _probabilities(pair: Pair) -> Tensor:
+    if pair.probabilities is None:
+        raise ValueError("these measures need probabilities, and the pair has none")
     counted = pair.reference != metrics.IGNORE
     return torch.stack(
         [

@@ -48,9 +48,11 @@ class BackboneNetwork(SegmentationNetwork):
         least = getattr(self.encoder, "least_size", self.encoder.reductions[-1][0])
         self.least_size = (least, least)
 
-    def make_encoder(self, backbone: str, *, pretrained: bool | str, freeze: bool) -> nn.Module:
-        """Return the encoder of a backbone's name; a subclass may know more names and take more options."""
-        return TorchvisionEncoder(backbone, in_channels=self.in_channels, pretrained=pretrained, freeze=freeze)
+    def make_encoder(self, backbone: Any, *, pretrained: bool | str, freeze: bool, **options: Any) -> nn.Module:
+        """Return the encoder of a backbone's name; a subclass may take more than names, and more options."""
+        return TorchvisionEncoder(
+            backbone, in_channels=self.in_channels, pretrained=pretrained, freeze=freeze, **options
+        )
 
     def _finish(self, deepest_norm: str = "none") -> None:
         """Complete a network; ``deepest_norm`` is what its decoder applies to the deepest map, the encoder's own are added."""

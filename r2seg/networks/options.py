@@ -19,7 +19,7 @@ SIZES = ("spatial_dims", "in_channels", "out_channels")
 Constructor = TypeVar("Constructor", bound=Callable[..., None])
 
 
-def takes_options_of(*makers: type) -> Callable[[Constructor], Constructor]:
+def takes_options_of(*makers: Any) -> Callable[[Constructor], Constructor]:
     """Return a decorator for a constructor that passes its ``**options`` on to other classes: its signature then names them.
 
     Options are the keyword-only arguments. They come in the order of ``makers``, with the type and default of the first that has
@@ -53,7 +53,7 @@ def _typed_parameters(function: Callable[..., object]) -> list[inspect.Parameter
     return [each.replace(annotation=hints.get(each.name, each.empty)) for each in parameters]
 
 
-def own_options(network: type) -> dict[str, inspect.Parameter]:
+def own_options(network: Any) -> dict[str, inspect.Parameter]:
     """Return a class's own options: its constructor's signature without ``self`` and the three sizes that all networks share.
 
     The parameters' annotations are types, not text; ``Any`` if there is none.

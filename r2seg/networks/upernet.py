@@ -66,9 +66,8 @@ class UPerNet(BackboneNetwork):
     ) -> None:
         if not pool_sizes or min(pool_sizes) < 1:
             raise ValueError(f"pool_sizes is {list(pool_sizes)}: give bins per axis, such as [1, 2, 3, 6]")
-        unit_options = backbone_options or {}
         super().__init__(
-            spatial_dims, in_channels, out_channels, backbone=backbone, unit_options=unit_options, **options
+            spatial_dims, in_channels, out_channels, backbone=backbone, unit_options=backbone_options, **options
         )
         reductions = [max(reduction) for reduction in self.encoder.reductions]
         self.first = sum(reduction < finest for reduction in reductions)
@@ -92,18 +91,28 @@ class UPerNet(BackboneNetwork):
         self._finish(norm)
 
     def make_encoder(
-        self, backbone: str | Encoder, *, pretrained: bool | str, freeze: bool, unit_options: Mapping[str, Any]
+        self,
+        backbone: str | Encoder,
+        *,
+        pretrained: bool | str,
+        freeze: bool,
+        unit_options: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> nn.Module:
         """Return the encoder: units of our own, what the caller made, or else a backbone of torchvision or timm."""
         if isinstance(backbone, str) and backbone not in _UNITS:
             if unit_options:
                 raise ValueError(f"backbone_options is for {', '.join(_UNITS)}; {backbone} has none: leave it out")
-            return super().make_encoder(backbone, pretrained=pretrained, freeze=freeze)
+            return super().make_encoder(backbone, pretrained=pretrained, freeze=freeze, **options)
         if pretrained or freeze:
             raise ValueError(
                 f"backbone {backbone} has no pretrained weights to load or keep: leave pretrained and freeze_backbone out"
             )
-        return _make_unit_encoder(backbone, self.in_channels, unit_options) if isinstance(backbone, str) else backbone
+        return (
+            _make_unit_encoder(backbone, self.in_channels, unit_options or {})
+            if isinstance(backbone, str)
+            else backbone
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.jit.is_scripting():

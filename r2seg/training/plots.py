@@ -78,8 +78,8 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
         plane: Plane of a volume's slices; ignored for pictures.
     """
     title = case.id if math.isnan(dice) else f"{case.id}  Dice {dice:.3f}"
-    reference = (case.reference > 0) & (case.reference != IGNORE)
-    prediction = prediction > 0
+    reference: np.ndarray = np.asarray((case.reference > 0) & (case.reference != IGNORE))
+    prediction = np.asarray(prediction > 0)
     if reference.ndim == 2:
         values = case.prepared[(slice(None),)].numpy()
         picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]

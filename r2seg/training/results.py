@@ -77,7 +77,7 @@ def _store_thresholds(
     if empty:
         progress.message(f"no thresholds are stored: no validation case holds {', '.join(empty)}")
         return
-    files = {case.id: case.label for case in parts_of(run, config)["validation"]}
+    files = {case.id: case.reference for case in parts_of(run, config)["validation"]}
     thresholds = Thresholds(
         {label: best_threshold(histogram)[0] for label, histogram in zip(labels, histograms, strict=True)},
         "pooled Dice",

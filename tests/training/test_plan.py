@@ -83,8 +83,8 @@ REFUSED = {
         "network.weights: ",
     ),
     "reset alone": ({"network": {"reset": ["head"]}}, "network.reset ['head'] goes with network.weights"),
-    "training precision": ({"training": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, and this is cpu"),
-    "inference precision": ({"infer": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, and this is cpu"),
+    "training precision": ({"training": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
+    "inference precision": ({"infer": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
     "no label": ({}, "no validation case holds the label ball (of 1)"),
 }
 

@@ -99,7 +99,7 @@ def _check_complete(path: Path, have: int, size: int) -> None:
 def _inflate(path: Path, skip: int, size: int) -> np.ndarray:
     """Bytes [skip, skip + size) of a gzip file's content, its checksum verified."""
     content = np.empty(size, np.uint8)
-    view, done = memoryview(content), 0
+    view, done = content.data, 0
     with igzip.open(path) as file:
         file.seek(skip)
         # In blocks: a gzip file's readinto() would first make the whole piece elsewhere.
@@ -130,7 +130,7 @@ def write_nifti(path: Path, array: np.ndarray, around: Header) -> None:
         packed = path.suffix.lower() == ".gz"
         target = igzip.IGzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) if packed else file
         target.write(before)
-        target.write(memoryview(voxels.T).cast("B"))
+        target.write(voxels.T.data.cast("B"))
         target.close()
 
 

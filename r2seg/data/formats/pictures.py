@@ -112,7 +112,7 @@ _COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240,
 
 def _palette() -> bytes:
     """256 colours: black for background; the seven for labels 1 to 7, their darker and lighter shades; white for 255 (ignored)."""
-    colours = [(0, 0, 0)]
+    colours: list[tuple[int, ...]] = [(0, 0, 0)]
     for index in range(254):
         lap, base = divmod(index, len(_COLOURS))
         # Laps in bit-reversed order, so that shades that follow each other are far apart: 0, -.6, .3, -.3, .45, …

@@ -62,7 +62,7 @@ def open_tiff(path: Path) -> File:
             return (drop_alpha(path, array) if alpha else array), None
         return (array, palette) if indices else (np.moveaxis(palette[array[0]], -1, 0), None)
 
-    num_channels = samples - alpha if palette is None else 3
+    num_channels = 3 if palette is not None else (samples or 1) - alpha
     return File(Grid(path, (sizes["Y"], sizes["X"]), num_channels, None), None, pixels)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,7 +75,7 @@ def read_grid(path: str | Path) -> Grid:
     return open_file(Path(path)).grid
 
 
-def read_image(path: str | Path | Sequence[str | Path]) -> Image:
+def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Image:
     """Image of one file, or of several files that are the channels of one case.
 
     Args:
@@ -115,15 +115,16 @@ def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:
     corners = np.indices((2,) * len(first.shape)).reshape(len(first.shape), -1).T * (np.array(first.shape) - 1)
     difference = second.affine - first.affine
     shift = float(np.linalg.norm(corners @ difference[:3, : corners.shape[1]].T + difference[:3, 3], axis=1).max())
-    if shift > 0.1 * min(first.spacing_mm):
+    first_mm, second_mm = first.spacing_mm or (), second.spacing_mm or ()  # both have an affine
+    if shift > 0.1 * min(first_mm):
         raise ImageError(
             f"{second.path}: grid differs from that of {first.path} by up to {shift:.4g} mm: "
-            f"spacing {_numbers(second.spacing_mm)} against {_numbers(first.spacing_mm)} mm, "
+            f"spacing {_numbers(second_mm)} against {_numbers(first_mm)} mm, "
             f"first voxel at {_numbers(second.affine[:3, 3])} against {_numbers(first.affine[:3, 3])} mm"
         )
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _numbers(values: Iterable[float]) -> str:
     return "(" + ", ".join(f"{v:.5g}" for v in values) + ")"
 
 

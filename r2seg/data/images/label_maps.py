@@ -52,16 +52,17 @@ def read_label_map(path: str | Path, labels: Labels, ignore_label: int | None = 
     # All values between 0 and the largest declared: nothing to count (the pass over them takes as long as inflating the file).
     declared = next(value for value in range(len(table) + 1) if value not in table) - 1
     if palette is None and array.min() >= 0 and array.max() <= declared:
-        chosen = table
+        chosen: Mapping[int, int] = table
     else:
         counts = _count_values(array)
-        chosen = None if palette is None else _grey_table(path, counts, palette, table)
-        chosen = chosen or _table_for(path, counts, table)
-        if chosen is None:
+        by_grey = None if palette is None else _grey_table(path, counts, palette, table)
+        recognised = by_grey or _table_for(path, counts, table)
+        if recognised is None:
             unknown = [f"{value} ({count} pixels)" for value, count in counts.items() if value not in table]
             raise ImageError(
                 f"{path}: holds undeclared label values {some(unknown, 8)}; declared: {_declared(labels, ignore_label)}"
             )
+        chosen = recognised
     return Image(_look_up(array, chosen)[None], file.grid.affine, path, file.source)
 
 
@@ -149,7 +150,9 @@ def _count_values(array: np.ndarray) -> dict[int, int]:
     """Value -> number of pixels, by ascending value."""
     low, high = int(array.min()), int(array.max())
     if high - low < 1 << 16:
-        tally = sum(np.bincount(block.astype(np.int64) - low, minlength=high - low + 1) for block in _blocks(array))
+        tally = np.zeros(high - low + 1, np.int64)
+        for block in _blocks(array):
+            tally += np.bincount(block.astype(np.int64) - low, minlength=len(tally))
         return {int(i) + low: int(tally[i]) for i in np.flatnonzero(tally)}
     values, counts = np.unique(array, return_counts=True)
     return {int(value): int(count) for value, count in zip(values, counts, strict=True)}

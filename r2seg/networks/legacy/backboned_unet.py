@@ -11,8 +11,12 @@ from r2seg.networks.legacy.renaming import below, count, encoder_entries, fill, 
 from r2seg.networks.pretrained import current_names
 
 NUM_BLOCKS = 5
-_BASIC = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
-_BOTTLENECK = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}
+_BASIC: dict[tuple[int, ...], str] = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet34"}
+_BOTTLENECK: dict[tuple[int, ...], str] = {
+    (3, 4, 6, 3): "resnet50",
+    (3, 4, 23, 3): "resnet101",
+    (3, 8, 36, 3): "resnet152",
+}
 _DENSENETS = {24: "densenet121", 36: "densenet161", 32: "densenet169", 48: "densenet201"}  # layers of the third block
 _VGGS = {13: "vgg16_bn", 16: "vgg19_bn"}  # convolutions
 

@@ -17,7 +17,7 @@ from r2seg.networks.upernet import UPerNet
 logger = logging.getLogger(__name__)
 
 POOL_SIZES = (1, 2, 3, 6)  # the weights do not show them; the original has no others
-_RESNETS = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
+_RESNETS: dict[tuple[int, ...], str] = {(3, 4, 6, 3): "resnet50", (3, 4, 23, 3): "resnet101"}
 
 
 def convert(state_dict: Mapping[str, Tensor]) -> UPerNet:
@@ -33,9 +33,7 @@ def convert(state_dict: Mapping[str, Tensor]) -> UPerNet:
     decoder = {
         name: value for name, value in decoder.items() if not name.rpartition(".")[2].startswith(("_tmp", "_running"))
     }
-    num_pools, num_laterals = (
-        count(decoder, lambda index, of=of: f"{of}.{index}.0.weight") for of in ("ppm_conv", "fpn_in")
-    )
+    num_pools, num_laterals = (count(decoder, f"{of}.{{}}.0.weight".format) for of in ("ppm_conv", "fpn_in"))
     if (num_pools, num_laterals) != (len(POOL_SIZES), 3) or "conv_last.1.weight" not in decoder:
         raise ValueError(
             f"these weights have {num_pools} ppm_conv and {num_laterals} fpn_in: give a UPerNet decoder of csail-upernet, "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def convert(state_dict: Mapping[str, Tensor], *, steps: int | None = None) -> Se
     _check_keys(state_dict, layers)
     first = "RRCNN{}.Conv_1x1.weight" if recurrent else "Conv{}.conv.0.weight"
     kernels = [state_dict[first.format(level)] for level in range(1, NUM_LEVELS + 1)]
-    options = (
+    options: dict[str, Any] = (
         {"steps": steps or _count_steps(state_dict), "recurrence": "shared", "norm_per_step": False}
         if recurrent
         else {}
@@ -76,13 +77,13 @@ def convert(state_dict: Mapping[str, Tensor], *, steps: int | None = None) -> Se
 
 def _count_steps(state_dict: Mapping[str, Tensor]) -> int:
     """Return t: each batch passes a recurrent BatchNorm t + 1 times and an upsampling one once, and both count."""
-    counts = [state_dict.get(f"{norm}.num_batches_tracked") for norm in ("RRCNN1.RCNN.0.conv.1", "Up5.up.2")]
-    if any(count is None or int(count) == 0 for count in counts):
+    counts = [int(state_dict.get(f"{norm}.num_batches_tracked", 0)) for norm in ("RRCNN1.RCNN.0.conv.1", "Up5.up.2")]
+    if not all(counts):
         logger.warning(
             "these weights do not show R2U_Net's number of steps: taking its default, 2; otherwise give steps"
         )
         return 2
-    return int(counts[0]) // int(counts[1]) - 1
+    return counts[0] // counts[1] - 1
 
 
 def _layers(recurrent: bool, gated: bool) -> Iterator[tuple[str, str, str, str]]:

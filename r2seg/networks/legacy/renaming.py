@@ -19,7 +19,7 @@ def below(state_dict: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def renamed(state_dict: Mapping[str, Tensor], modules: Mapping[str, str]) -> dict[str, Tensor]:
     """Return the entries of the named layers, each under its layer's new name; a layer may be absent."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for old, new in modules.items():
         found |= {f"{new}.{entry}": value for entry, value in below(state_dict, f"{old}.").items() if "." not in entry}
     return found
@@ -42,9 +42,7 @@ def count(state_dict: Mapping[str, Tensor], name: Callable[[int], str]) -> int:
 
 def resnet_depths(state_dict: Mapping[str, Tensor]) -> tuple[int, ...]:
     """Return the number of blocks in each of a ResNet's four layers."""
-    return tuple(
-        count(state_dict, lambda block, layer=layer: f"layer{layer}.{block}.conv1.weight") for layer in range(1, 5)
-    )
+    return tuple(count(state_dict, f"layer{layer}.{{}}.conv1.weight".format) for layer in range(1, 5))
 
 
 def fill(

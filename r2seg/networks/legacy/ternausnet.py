@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor
 
 from r2seg.networks.legacy.renaming import below, encoder_entries, fill, renamed
 from r2seg.networks.ternausnet import TernausNet
 
-_VGGS = {8: "vgg11", 13: "vgg16"}  # convolutions
+_VGGS: dict[int, Any] = {8: "vgg11", 13: "vgg16"}  # convolutions
 _BLOCKS = ("center", "dec5", "dec4", "dec3", "dec2")
 
 
