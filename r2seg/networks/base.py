@@ -7,6 +7,7 @@ built without a dummy forward pass; a decoder fits what it upsampled to the skip
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -141,6 +142,6 @@ class SegmentationNetwork(nn.Module):
             )
 
 
-def by(size: object) -> str:
+def by(size: Iterable[int]) -> str:
     """Return a size in words: (16, 32) -> "16 x 32"."""
     return " x ".join(str(int(length)) for length in size)
