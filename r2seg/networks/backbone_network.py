@@ -64,7 +64,7 @@ class BackboneNetwork(SegmentationNetwork):
     def pretrained_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the encoder's parameters that hold trained weights, frozen or not; none if it started from random ones.
 
-        An adapted stem is among them, as it was derived from the trained one; a stem that ``load_weights`` was told to reset is not.
+        An adapted stem is among them, as it was derived from the trained one; one that ``load_weights`` reset is not.
         """
         names = set(getattr(self.encoder, "pretrained_names", ()))
         yield from (parameter for name, parameter in self.encoder.named_parameters() if name in names)

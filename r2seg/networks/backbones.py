@@ -1,4 +1,4 @@
-"""Classification backbones of torchvision (and timm's, where it is installed), cut into stages: their names and their trunks.
+"""Classification backbones of torchvision and, if it is installed, of timm, cut into stages: their names and their trunks.
 
 A backbone is cut where its maps shrink: each stage ends with the last map of one size, so every map is the deepest of its scale.
 Shapes are read off the meta device: no weight and no BatchNorm statistic is touched. Trained weights of torchvision are
@@ -64,7 +64,7 @@ DEEP_STEMS = {f"{name}_deep_stem": name for name in ("resnet18", "resnet50", "re
 
 
 def backbone_names() -> list[str]:
-    """Return torchvision's names of the backbones known here, sorted; ``timm:NAME`` is for timm's, where it is installed.
+    """Return torchvision's names of the backbones known here, sorted; ``timm:NAME`` is for those of timm, if it is installed.
 
     ``resnet50_deep_stem`` and the like are CSAIL's variants, for which torchvision has no weights.
     """
