@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "architecture.md").read_text("utf-8
 def entries_of_the_map() -> list[str]:
     """Paths below r2seg as the map names them: "files.py", "data/", "data/formats/nifti.py".
 
-    A line holds indentation, a name, two or more spaces and what is there. Names below a folder are indented further.
+    A line holds indentation, a name, spaces and what is there. Names below a folder are indented further.
     """
     block = re.search(r"```text\n(.*?)```", PAGE, flags=re.S)
     assert block is not None
@@ -22,8 +22,9 @@ def entries_of_the_map() -> list[str]:
     for line in block[1].splitlines():
         if not line.strip():
             continue
-        indent, name, told = re.fullmatch(r"( *)(\S+?)(?:\s{2,}(\S.*))?", line).groups()
-        assert told, f"{name}: the map says what is there"
+        parts = re.fullmatch(r"( *)(\S+) +(\S.*)", line)
+        assert parts is not None, f"the map says of each file what is there: {line}"
+        indent, name, _ = parts.groups()
         while folders and len(indent) <= folders[-1][0]:
             folders.pop()
         path = (folders[-1][1] if folders else "") + name
@@ -48,4 +49,4 @@ def test_the_map_holds_every_module_and_package_and_nothing_else() -> None:
 
 
 def test_the_page_fits_on_one_sheet() -> None:
-    assert len(PAGE.splitlines()) <= 150
+    assert len(PAGE.splitlines()) <= 160
