@@ -42,7 +42,7 @@ def test_options_in_the_readme_are_those_of_the_commands() -> None:
     from r2seg import cli
 
     for line in re.findall(r"^r2seg-(\w+) (.*?)(?:\s{2,}#.*)?$", README, flags=re.M):
-        command = typer.main.get_command(cli.app_of(getattr(cli, line[0])))
+        command = typer.main.get_command(cli.app_of(line[0]))
         known = {option for parameter in command.params for option in parameter.opts}
         used = re.findall(r"(?<=\s)--?[a-z-]+", " " + line[1])
         assert set(used) <= known, line

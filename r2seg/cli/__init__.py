@@ -1,23 +1,20 @@
-"""The commands, one file each; torch and monai are imported only when a command runs."""
+"""The commands, one file each; a command is imported when it is called, torch and monai only when it runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from r2seg.cli.convert_weights import convert_weights
-from r2seg.cli.evaluate import evaluate
 from r2seg.cli.frame import GroupedHelp
-from r2seg.cli.infer import infer
-from r2seg.cli.train import train
 
+COMMANDS = ("train", "infer", "evaluate", "convert_weights")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
-def app_of(*commands: Callable[..., None]) -> typer.Typer:
-    """An application of these commands; of a single one, the application is that command."""
+def app_of(*names: str) -> typer.Typer:
+    """An application of the named commands; of a single one, the application is that command."""
     app = typer.Typer(
         context_settings=_CONTEXT,
         no_args_is_help=True,
@@ -25,7 +22,8 @@ def app_of(*commands: Callable[..., None]) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    for function in commands:
+    for name in names:
+        function = getattr(import_module(f"r2seg.cli.{name}"), name)
         app.command(cls=GroupedHelp, context_settings=_CONTEXT, no_args_is_help=True)(function)
     return app
 
@@ -40,7 +38,7 @@ def _version(value: bool) -> None:
 
 def main() -> None:
     """``r2seg COMMAND``."""
-    app = app_of(train, infer, evaluate, convert_weights)
+    app = app_of(*COMMANDS)
 
     @app.callback()
     def about(
@@ -55,14 +53,14 @@ def main() -> None:
 
 def train_main() -> None:
     """``r2seg-train``."""
-    app_of(train)()
+    app_of("train")()
 
 
 def infer_main() -> None:
     """``r2seg-infer``."""
-    app_of(infer)()
+    app_of("infer")()
 
 
 def evaluate_main() -> None:
     """``r2seg-evaluate``."""
-    app_of(evaluate)()
+    app_of("evaluate")()

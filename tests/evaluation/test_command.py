@@ -15,9 +15,8 @@ from tiny import settings
 from typer.testing import CliRunner, Result
 
 from r2seg.cli import app_of
-from r2seg.cli.evaluate import evaluate
 
-APP = app_of(evaluate)
+APP = app_of("evaluate")
 
 
 def run(*words: object) -> Result:

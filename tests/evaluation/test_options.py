@@ -13,7 +13,6 @@ import pytest
 import typer.main
 
 from r2seg.cli import app_of
-from r2seg.cli.evaluate import evaluate as command
 from r2seg.errors import UserError
 from r2seg.evaluation.options import DECLARED, HEADINGS, EvaluationOptions
 from r2seg.evaluation.write import FORMATS
@@ -23,7 +22,7 @@ OWN_OF_THE_COMMAND = {"predictions", "references", "split", "threshold_from", "o
 
 
 def parameters() -> dict[str, typer.core.TyperOption]:
-    return {each.name: each for each in typer.main.get_command(app_of(command)).params}
+    return {each.name: each for each in typer.main.get_command(app_of("evaluate")).params}
 
 
 def test_every_option_is_documented() -> None:
