@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from r2seg.config import Augmentation, Window
 
 
-@dataclass(frozen=True, eq=False)
-class Windows:
+class Windows(NamedTuple):
     """A batch of windows and what its changes need to know of it.
 
     Attributes:
@@ -41,8 +39,8 @@ class Windows:
 
     def per_window(self, numbers: np.ndarray) -> Tensor:
         """Numbers (B, ...) as a float32 tensor on the windows' device that broadcasts over the image's last axes."""
-        tensor = torch.from_numpy(numbers.astype(np.float32)).to(self.image.device)
-        return tensor.view(*tensor.shape, *[1] * (self.image.ndim - tensor.ndim))
+        shape = numbers.shape + (1,) * (self.image.ndim - numbers.ndim)
+        return torch.from_numpy(numbers.astype(np.float32).reshape(shape)).to(self.image.device)
 
 
 def flip_axes(window: Window, *, pictures: bool) -> dict[str, int]:
@@ -80,7 +78,7 @@ def flip(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> 
             chosen = torch.from_numpy(rng.random(batch) < 0.5).to(image.device)
             image = torch.where(chosen.view(-1, *[1] * (dims + 1)), image.flip(2 + axis), image)
             label = torch.where(chosen.view(-1, *[1] * dims), label.flip(1 + axis), label)
-    return replace(windows, image=image, label=label)
+    return windows._replace(image=image, label=label)
 
 
 def rotate_and_scale(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
@@ -114,7 +112,7 @@ def rotate_and_scale(windows: Windows, strength: Augmentation, rng: np.random.Ge
     image = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
     shifted = label[:, None].float() - IGNORE  # so that what lies outside, sampled as 0, becomes IGNORE
     label = (F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False) + IGNORE)[:, 0]
-    return replace(windows, image=image, label=label.round().to(torch.uint8))
+    return windows._replace(image=image, label=label.round().to(torch.uint8))
 
 
 def change_contrast_and_brightness(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
@@ -129,7 +127,7 @@ def change_contrast_and_brightness(windows: Windows, strength: Augmentation, rng
     offset = rng.uniform(-strength.brightness, strength.brightness, image.shape[:2])
     centre = image.mean(dim=tuple(range(2, image.ndim)), keepdim=True)
     changed = (image - centre) * windows.per_window(gain) + centre + windows.per_window(offset)
-    return replace(windows, image=changed)
+    return windows._replace(image=changed)
 
 
 def add_noise(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
@@ -139,7 +137,7 @@ def add_noise(windows: Windows, strength: Augmentation, rng: np.random.Generator
     image = windows.image
     generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
     level = windows.per_window(rng.uniform(0, strength.noise, len(image)))
-    return replace(windows, image=image + level * torch.randn(image.shape, generator=generator, device=image.device))
+    return windows._replace(image=image + level * torch.randn(image.shape, generator=generator, device=image.device))
 
 
 # In this order: runs of one seed draw the same windows as long as it stays.
