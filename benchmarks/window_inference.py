@@ -79,7 +79,7 @@ SETTINGS = [
 
 
 def time_both(setting: Setting, repeats: int, seed: int, device: str, inputs_on: str) -> dict:
-    """Seconds of each inferer, run in rounds after one warm-up, and how far their logits lie apart."""
+    """Seconds of each inferer, run in rounds after one warm-up, and the largest difference of their logits."""
     inputs, network = setting.load(seed, device, inputs_on)
     inferers = setting.inferers()
     if inputs_on != device:
