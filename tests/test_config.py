@@ -103,7 +103,7 @@ def test_one_e_minus_four_is_a_number_in_every_spelling(write, text: str) -> Non
         ("training: {learning_rate: .nan}", "training.learning_rate: nan: give a finite number"),
         ("training: {learning_rate: .inf}", "training.learning_rate: inf: give a finite number"),
         ("training: {weight_decay: -.5}", "training.weight_decay: -0.5: must be greater than or equal to 0"),
-        ("training: {optimizer: adam}", "training.optimizer: 'adam' is not valid; did you mean adamw?"),
+        ("training: {optimizer: adamww}", "training.optimizer: 'adamww' is not valid; did you mean adamw?"),
         (
             "training: {lr: 1}",
             "training.lr: unknown key; valid here: auxiliary_weight, backbone_learning_rate, early_stopping",

@@ -50,4 +50,5 @@ def test_an_old_run_gives_the_voxels_and_scores_it_gave_then(archive: Path, tmp_
         SAMPLES / about["label"],
         EvaluationOptions(labels=labels, measures=["counts", "surfaces"]),
     )
-    assert dict(report.rows[0].scores) == pytest.approx(about["scores"], rel=1e-12, nan_ok=True)
+    scores = {key: report.rows[0].scores[key] for key in about["scores"]}  # later versions may have more measures
+    assert scores == pytest.approx(about["scores"], rel=1e-12, nan_ok=True)

@@ -81,7 +81,7 @@ class SegmentationLoss(nn.Module):
     """The sum of a named loss's parts.
 
     Args:
-        kind: One of `LOSSES`: "dice_ce", "ce" or "dice".
+        kind: One of `LOSSES`.
         output: "softmax" (K + 1 channels, background first) or "sigmoid" (K channels).
 
     Shape: logits (B, channels, *S), label (B, *S) of class indices, ``IGNORE`` where nothing is known -> a scalar.

@@ -152,7 +152,7 @@ def test_the_config_offers_the_losses_and_outputs_of_the_tables() -> None:
 
 
 def test_an_unknown_loss_or_output_is_refused_with_the_valid_ones() -> None:
-    with pytest.raises(UserError, match=r"^training\.loss 'focal' is unknown: valid are dice_ce, ce, dice$"):
-        SegmentationLoss("focal", "softmax")
+    with pytest.raises(UserError, match=r"^training\.loss 'none_such' is unknown: valid are dice_ce, ce, dice"):
+        SegmentationLoss("none_such", "softmax")
     with pytest.raises(UserError, match=r"^network\.output 'tanh' is unknown: valid are softmax, sigmoid$"):
         SegmentationLoss("ce", "tanh")
