@@ -145,6 +145,18 @@ def with_normal(affine: np.ndarray) -> np.ndarray:
     return affine
 
 
+def check_complete(path: Path, have: int, size: int, what: str = "voxels") -> None:
+    """Refuses a file that holds less than its header states.
+
+    Raises:
+        ImageError: Fewer than ``size`` bytes are there.
+    """
+    if have < size:
+        raise ImageError(
+            f"{path}: is truncated: holds {max(have, 0)} of the {size} bytes of {what} that its header states"
+        )
+
+
 def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
     """(C + 1, *S) whose last channel is alpha -> (C, *S); refuses an alpha that hides anything."""
     opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max

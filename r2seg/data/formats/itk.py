@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, with_normal
+from r2seg.data.formats.itk_voxels import check_voxels
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
@@ -52,7 +54,13 @@ def open_itk(path: Path) -> File:
     if dims == 2:
         affine = with_normal(affine)
 
+    pixel = reader.GetPixelID()
+
     def pixels(_: bool) -> tuple[np.ndarray, None]:
+        bytes_per_value = SimpleITK.Image(
+            [1] * len(size), pixel, components if components > 1 else 0
+        ).GetSizeOfPixelComponent()
+        check_voxels(path, math.prod(size) * components, bytes_per_value)
         try:
             array = SimpleITK.GetArrayFromImage(reader.Execute())  # axes reversed, components last
         except RuntimeError as error:
