@@ -15,6 +15,8 @@ import io
 import os
 import pickle
 import platform
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -108,7 +110,7 @@ class Run:
         return splits
 
     def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is complete."""
+        """Writes ``best.pt`` or ``last.pt``, with the checksums that a zip file has; the old one stays until the new one is complete."""
         import torch
 
         write_atomically(self.path / name, lambda file: torch.save(dict(content), file))
@@ -128,9 +130,12 @@ class Run:
                 remedy = "it was removed after the training had finished; put it back, or train again with -o RUN"
             raise UserError(f"{self.path} has no {name}: {remedy}")
         try:
+            _check_sums(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # for a damaged file torch raises many types, some with unsafe advice
             reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
+            if isinstance(error, _WrongSumError):
+                reason = str(error)
             if isinstance(error, pickle.UnpicklingError):
                 reason = "it holds more than tensors and plain data"
             raise UserError(
@@ -159,6 +164,23 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path / METRICS, text.getvalue())
+
+
+class _WrongSumError(Exception):
+    """Bytes of a checkpoint differ from those that were written."""
+
+
+def _check_sums(path: Path) -> None:
+    """Compares every part of a checkpoint with its checksum: torch.save writes zip files, and torch.load verifies no sum."""
+    if not zipfile.is_zipfile(path):
+        return  # torch.load says what it is
+    with zipfile.ZipFile(path) as file:
+        try:
+            damaged = file.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise _WrongSumError(str(error)) from error
+    if damaged is not None:
+        raise _WrongSumError(f"the checksum of {damaged} is wrong")
 
 
 def environment() -> dict[str, Any]:

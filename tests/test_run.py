@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -127,6 +128,28 @@ def test_a_damaged_checkpoint_is_reported_in_one_line(run: Run, content: bytes) 
     assert message.startswith(f"{run.path}/best.pt: cannot be read as a checkpoint (")
     assert message.endswith("): it is damaged, or not r2seg's")
     assert "weights_only" not in message
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_an_error_or_changes_nothing(run: Run) -> None:
+    content = {"network": {"a": torch.arange(200.0), "b": torch.arange(50)}, "dice": 0.875, "epoch": 3}
+    run.save_checkpoint(BEST, content)
+    whole = (run.path / BEST).read_bytes()
+    rng = random.Random(0)
+    errors = 0
+    for position in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[position] ^= rng.randrange(1, 256)
+        (run.path / BEST).write_bytes(changed)
+        try:
+            found = run.load_checkpoint(BEST)
+        except UserError as error:
+            assert str(error).startswith(f"{run.path}/best.pt: ") and "\n" not in str(error)
+            errors += 1
+            continue
+        assert torch.equal(found["network"]["a"], content["network"]["a"]), position
+        assert torch.equal(found["network"]["b"], content["network"]["b"]), position
+        assert (found["dice"], found["epoch"]) == (0.875, 3), position
+    assert errors > 100
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,12 @@ def infer(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Windows per call of the network; default: the run's.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="auto, float32, bf16 or fp16; default: infer.precision of the run.", show_default=False
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -83,7 +89,7 @@ def infer(
     else:
         cases = cases_of(run, split).cases
         jobs = plan_case_jobs(cases, output, probabilities=probabilities, protected=references)
-    segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
+    segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size, precision=precision)
     progress = None
     try:
         with inference_progress(open_console(), len(jobs)) as progress:

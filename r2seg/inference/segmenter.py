@@ -62,9 +62,10 @@ class Segmenter:
         device: Where it computes.
         overlap: Window overlap; default: the run's.
         batch_size: Windows per call of the network; default: the run's.
+        precision: A key of ``r2seg.devices.PRECISIONS``; default: the run's ``infer.precision``.
 
     Raises:
-        UserError: The device does not support the config's precision.
+        UserError: The device does not support the precision.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Segmenter:
         device: torch.device,
         overlap: float | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.config = config
@@ -84,7 +86,8 @@ class Segmenter:
         self.image_dims = image_dims
         self.device = device
         self.inferer = inferer_of(config.window, image_dims, overlap=overlap, batch_size=batch_size)
-        autocast_dtype(device, config.infer.precision)  # fails early if unsupported
+        self.precision = precision or config.infer.precision
+        autocast_dtype(device, self.precision)  # fails early if unsupported
 
     @classmethod
     def from_run(
@@ -94,6 +97,7 @@ class Segmenter:
         *,
         overlap: float | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
     ) -> Segmenter:
         """The segmenter of a run's best checkpoint. Needs neither the training data nor a network.
 
@@ -102,6 +106,7 @@ class Segmenter:
             device: A name for ``resolve_device``, or a device.
             overlap: Window overlap; default: the run's.
             batch_size: Windows per call of the network; default: the run's.
+            precision: "auto", "float32", "bf16" or "fp16"; default: the run's ``infer.precision``.
 
         Raises:
             UserError: The folder is not a run folder, or its checkpoint is missing or damaged.
@@ -124,6 +129,7 @@ class Segmenter:
             device=device if isinstance(device, torch.device) else resolve_device(device),
             overlap=overlap,
             batch_size=batch_size,
+            precision=precision,
         )
 
     @torch.inference_mode()
@@ -142,22 +148,27 @@ class Segmenter:
             on_slab: Called with the fraction that is done, for progress.
 
         Raises:
-            UserError: The image cannot be read, or does not have the channels or axes that the run was trained on.
+            UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
+                logits are not finite.
         """
         if not isinstance(image, Image):
             image = read_image(image)
         self._refuse_other_kind(image)
         prepared = prepare_image(image, self.config.preprocessing)
-        indices, kept = segment_prepared(
-            self.network,
-            prepared,
-            prepared.grid,
-            self.inferer,
-            self.config,
-            device=self.device,
-            probabilities=probabilities,
-            on_slab=on_slab,
-        )
+        try:
+            indices, kept = segment_prepared(
+                self.network,
+                prepared,
+                prepared.grid,
+                self.inferer,
+                self.config,
+                device=self.device,
+                precision=self.precision,
+                probabilities=probabilities,
+                on_slab=on_slab,
+            )
+        except UserError as error:
+            raise UserError(f"{image.path}: {error}") from error
         labels = self.config.data.labels
         restore = prepared.grid.restore_orientation
         return Segmentation(restore(indices), dict(labels), image, None if kept is None else restore(kept))

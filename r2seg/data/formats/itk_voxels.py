@@ -63,7 +63,7 @@ def check_voxels(path: Path, values: int, bytes_per_value: int) -> None:
         return
     if stored.stated_size is not None:
         check_complete(path, have, stored.stated_size, "compressed voxels")
-    unpacked, consumed = _unpack(stored, size)
+    unpacked, consumed = _unpack(stored.file, stored.offset or 0, stored.wbits, size)
     check_complete(path, unpacked, size)
     if unpacked > size:
         raise ImageError(
@@ -76,14 +76,14 @@ def check_voxels(path: Path, values: int, bytes_per_value: int) -> None:
         )
 
 
-def _unpack(stored: Stored, limit: int) -> tuple[int, int]:
+def _unpack(path: Path, offset: int, wbits: int, limit: int) -> tuple[int, int]:
     """Unpacked and consumed bytes, the checksum verified; stops after more than ``limit`` unpacked bytes."""
     unpacked = consumed = 0
-    with open(stored.file, "rb") as file:
-        file.seek(stored.offset or 0)
+    with open(path, "rb") as file:
+        file.seek(offset)
         block = file.read(_BLOCK)
         while True:
-            stream = isal_zlib.decompressobj(stored.wbits)
+            stream = isal_zlib.decompressobj(wbits)
             while not stream.eof:
                 if not block:
                     raise EOFError
@@ -94,7 +94,7 @@ def _unpack(stored: Stored, limit: int) -> tuple[int, int]:
                 if unpacked > limit:
                     return unpacked, consumed
             # Members of gzip may follow each other; anything else behind the end does not belong to the data.
-            if stored.wbits != _GZIP or not block.startswith(_GZIP_MAGIC):
+            if wbits != _GZIP or not block.startswith(_GZIP_MAGIC):
                 return unpacked, consumed
 
 
