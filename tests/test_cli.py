@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
 from tiny import write_config
 
@@ -120,7 +122,42 @@ def test_a_failing_case_gives_exit_1_and_the_others_are_written(
     result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
     assert result.returncode == 1
     assert "FAILED" in result.stdout and "bad.nii.gz" in result.stdout and "1 of 2 cases written" in result.stdout
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.nii.gz", "outcomes.json"]
+
+
+def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    """Each case's line says what was found; the terminal and outcomes.json name the cases to look at."""
+    good = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    voxels = np.asarray(good.dataobj)
+    (tmp_path / "scans").mkdir()
+    nib.save(good, tmp_path / "scans/good.nii.gz")
+    nib.save(nib.Nifti1Image((voxels + 1024).astype(np.int16), good.affine), tmp_path / "scans/offset.nii.gz")
+    nib.save(nib.Nifti1Image(np.full_like(voxels, -900), good.affine), tmp_path / "scans/air.nii.gz")
+    result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    (line,) = [line for line in lines if "good.nii.gz ->" in line]
+    mask = np.asarray(nib.load(tmp_path / "out/good.nii.gz").dataobj)
+    millilitres = mask.sum() * 2 * 2.5 * 5 / 1000  # the voxel size of tiny.py
+    assert f"  ball {millilitres:.1f} mL  " in line
+    assert not [line for line in lines if "WARNING" in line and "good" in line]
+    (warning,) = [line for line in lines if line.startswith(f"WARNING {tmp_path}/scans/offset.nii.gz: its intensities")]
+    assert "are unlike those of the training cases" in warning and "another offset or scale" in warning
+    assert f"WARNING {tmp_path}/scans/air.nii.gz: nothing was found" in result.stdout
+    assert "3 of 3 cases written" in result.stdout and "2 with warnings" in result.stdout
+    cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
+    assert sorted(cases) == ["air.nii.gz", "good.nii.gz", "offset.nii.gz"]
+    assert cases["good.nii.gz"]["found"] == {
+        "ball": {"voxels": int(mask.sum()), "millilitres": pytest.approx(millilitres)}
+    }
+    assert cases["good.nii.gz"]["warnings"] == [] and cases["good.nii.gz"]["error"] is None
+    assert "unlike" in cases["offset.nii.gz"]["warnings"][0]
+    # A later command into the same folder adds to the list.
+    run("r2seg-infer", tiny_run, tiny_volumes / "images/case_0.nii.gz", "-o", tmp_path / "out", "--threads", 1)
+    cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
+    assert sorted(cases) == ["air.nii.gz", "case_0.nii.gz", "good.nii.gz", "offset.nii.gz"]
 
 
 def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -> None:

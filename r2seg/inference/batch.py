@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
 from r2seg.data.images import output_name, split_suffix
 from r2seg.errors import UserError
-from r2seg.inference.segmenter import Segmenter
+from r2seg.inference.segmenter import Found, Segmenter
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: its label map has been written, or ``error`` says why not."""
+    """A finished job: its label map has been written, or ``error`` says why not.
+
+    Attributes:
+        job: What was to be done.
+        error: Why there is no label map.
+        found: How much of each label was found.
+        warnings: What may make the label map wrong.
+    """
 
     job: Job
     error: str | None = None
+    found: Mapping[str, Found] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def plan_jobs(
@@ -182,7 +191,7 @@ def infer(
             segmentation.write(job.output)
             if probabilities:
                 segmentation.write_probabilities(job.probabilities)
-            outcome = Outcome(job)
+            outcome = Outcome(job, None, segmentation.found, segmentation.warnings)
         except (UserError, OSError, MemoryError) as error:
             outcome = Outcome(job, " ".join(str(error).split()) or type(error).__name__)
         except RuntimeError as error:  # torch's: out of device memory, an unsupported size

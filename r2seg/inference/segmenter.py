@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +14,26 @@ from torch import nn
 
 from r2seg.config import Config
 from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
+from r2seg.data.intensity import Intensity
+from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.inference.prediction import inferer_of, segment_prepared
-from r2seg.run import BEST, Run
+from r2seg.run import BEST, MANIFEST, Run
+
+
+@dataclass(frozen=True)
+class Found:
+    """How much of a label was found.
+
+    Attributes:
+        voxels: Number of voxels or pixels.
+        millilitres: Their volume; None for pictures and for volumes without geometry.
+    """
+
+    voxels: int
+    millilitres: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,12 +45,25 @@ class Segmentation:
         labels: Name -> value(s) in files.
         image: The input.
         probabilities: (channels, *S) float32 on the file's grid if they were requested: with softmax, background first.
+        warnings: What may make the label map wrong: nothing was found, or intensities unlike those of the training cases.
     """
 
     indices: np.ndarray
     labels: dict[str, tuple[int, ...]]
     image: Image = field(repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """How much of each label was found."""
+        affine = self.image.affine if self.image.spatial_dims == 3 else None
+        voxel_mm3 = None if affine is None else abs(float(np.linalg.det(affine[:3, :3])))
+        found = {}
+        for index, name in enumerate(self.labels, start=1):
+            voxels = int(np.count_nonzero(self.indices == index))
+            found[name] = Found(voxels, None if voxel_mm3 is None else voxels * voxel_mm3 / 1000)
+        return found
 
     def write(self, path: Path) -> None:
         """Writes the label map with the input's own header."""
@@ -62,6 +91,7 @@ class Segmenter:
         device: Where it computes.
         overlap: Window overlap; default: the run's.
         batch_size: Windows per call of the network; default: the run's.
+        intensity_range: The training cases' range of each channel; without it, unlike intensities give no warning.
         precision: A key of ``r2seg.devices.PRECISIONS``; default: the run's ``infer.precision``.
 
     Raises:
@@ -79,12 +109,14 @@ class Segmenter:
         overlap: float | None = None,
         batch_size: int | None = None,
         precision: str | None = None,
+        intensity_range: Sequence[IntensityRange] | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.config = config
         self.in_channels = in_channels
         self.image_dims = image_dims
         self.device = device
+        self.intensity_range = intensity_range
         self.inferer = inferer_of(config.window, image_dims, overlap=overlap, batch_size=batch_size)
         self.precision = precision or config.infer.precision
         autocast_dtype(device, self.precision)  # fails early if unsupported
@@ -130,6 +162,7 @@ class Segmenter:
             overlap=overlap,
             batch_size=batch_size,
             precision=precision,
+            intensity_range=_ranges_of(run, manifest),
         )
 
     @torch.inference_mode()
@@ -171,7 +204,22 @@ class Segmenter:
             raise UserError(f"{image.path}: {error}") from error
         labels = self.config.data.labels
         restore = prepared.grid.restore_orientation
-        return Segmentation(restore(indices), dict(labels), image, None if kept is None else restore(kept))
+        return Segmentation(
+            restore(indices),
+            dict(labels),
+            image,
+            None if kept is None else restore(kept),
+            self._warnings(image, prepared.intensity, indices),
+        )
+
+    def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:
+        warnings = []
+        if self.intensity_range is not None:
+            unlike = unlike_training(image.array, intensity, self.intensity_range)
+            warnings += [] if unlike is None else [unlike]
+        if not indices.any():
+            warnings.append(f"nothing was found: no voxel of the label map is {' or '.join(self.config.data.labels)}")
+        return tuple(warnings)
 
     def _refuse_other_kind(self, image: Image) -> None:
         if image.num_channels != self.in_channels:
@@ -184,3 +232,17 @@ class Segmenter:
             raise UserError(
                 f"{image.path} is {kinds[image.spatial_dims]}, but the run was trained on {trained[self.image_dims]}"
             )
+
+
+def _ranges_of(run: Run, manifest: Mapping[str, Any]) -> list[IntensityRange] | None:
+    """The intensity range of a run's training cases; None for a run that does not state it."""
+    stated = manifest.get("intensity_range")
+    if stated is None:
+        return None
+    try:
+        ranges = ranges_of(stated)
+        if len(ranges) != manifest["in_channels"]:
+            raise ValueError(f"intensity_range has {len(ranges)} channels, expected {manifest['in_channels']}")
+    except ValueError as error:
+        raise UserError(f"{run.path / MANIFEST}: {error}: the run is damaged") from None
+    return ranges

@@ -22,7 +22,7 @@ from r2seg.data.geometry import WorkingGrid
 from r2seg.data.images import read_probabilities
 from r2seg.errors import UserError
 from r2seg.inference.prediction import _check_finite
-from r2seg.inference.segmenter import Segmenter
+from r2seg.inference.segmenter import Found, Segmenter
 from r2seg.run import Run
 from r2seg.training.train import train
 
@@ -217,6 +217,37 @@ def test_batch_size_does_not_change_the_labels(tiny_run: Path, tiny_volumes: Pat
     image = tiny_volumes / "images/case_3.nii.gz"
     one, many = (Segmenter.from_run(tiny_run, "cpu", batch_size=size).segment(image).indices for size in (1, 7))
     assert (one != many).mean() < 1e-3  # sums in another order may turn a voxel that sits on the fence
+
+
+def test_what_was_found_is_millilitres_of_volumes_and_pixels_of_pictures(tmp_path: Path) -> None:
+    voxels = np.full(SHAPE, -1000, np.int16)
+    voxels[2:5, 1:3, 1:3] = 100
+    segmentation = segmenter().segment(save(tmp_path / "a.nii.gz", voxels, sheared()))
+    assert segmentation.found["ball"].voxels == 12
+    assert segmentation.found["ball"].millilitres == pytest.approx(12 * 1 * 1.2 * 3 / 1000)  # shear keeps the volume
+    assert segmentation.warnings == ()
+    pixels = np.zeros((11, 17), np.uint8)
+    pixels[3, 4:9] = 255
+    Picture.fromarray(pixels).save(tmp_path / "a.png")
+    pictures = segmenter(image_dims=2, preprocessing={"intensity": {"kind": "unit"}})
+    assert pictures.segment(tmp_path / "a.png").found["ball"] == Found(5, None)
+    Picture.fromarray(pixels * 0).save(tmp_path / "b.png")
+    assert pictures.segment(tmp_path / "b.png").warnings == ("nothing was found: no voxel of the label map is ball",)
+
+
+def test_a_run_without_an_intensity_range_gives_no_warning_and_a_damaged_one_is_an_error(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "a.nii.gz"
+    scan = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    save(image, np.asarray(scan.dataobj) + np.int16(1024), scan.affine)
+    run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    assert any("unlike" in warning for warning in Segmenter.from_run(run.path, "cpu").segment(image).warnings)
+    run.update_manifest(intensity_range=None)
+    assert not any("unlike" in warning for warning in Segmenter.from_run(run.path, "cpu").segment(image).warnings)
+    run.update_manifest(intensity_range=[{"file": "x"}])
+    with pytest.raises(UserError, match=r"manifest\.json: .*the run is damaged"):
+        Segmenter.from_run(run.path, "cpu")
 
 
 class NotFinite(nn.Module):
