@@ -72,7 +72,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: cannot be read ({error}): the run is damaged") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no keys and values: the run is damaged")

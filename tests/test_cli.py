@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 from tiny import write_config
 
 BIN = Path(sys.executable).parent
@@ -158,6 +160,50 @@ def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name
     run("r2seg-infer", tiny_run, tiny_volumes / "images/case_0.nii.gz", "-o", tmp_path / "out", "--threads", 1)
     cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
     assert sorted(cases) == ["air.nii.gz", "case_0.nii.gz", "good.nii.gz", "offset.nii.gz"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_file_names_that_are_not_utf_8_end_no_batch(
+    encoding: str, tiny_run: Path, tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SimpleITK even ends the process on such a name: its formats fail with a reason, the others are written."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    odd = os.fsdecode(b"sc\xffan")
+    scan = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    for name in ("a", odd, "lung ü"):
+        nib.save(scan, scans / f"{name}.nii.gz")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(scans / "a.nii.gz")), str(tmp_path / "b.mha"))
+    os.replace(tmp_path / "b.mha", scans / f"{odd}.mha")
+    result = run("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr and "3 of 4 cases written" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "FAILED" in line]
+    assert ".mha: its name is not UTF-8" in line and "rename it" in line
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"a.nii.gz", f"{odd}.nii.gz", "lung ü.nii.gz", "outcomes.json"}
+    assert len(json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"in_channels": 1}', "does not say image_dims: the run is damaged"),
+        ('{"in_channels": "1", "image_dims": 3}', "in_channels is '1', expected a number from 1 to"),
+        ('{"in_channels": 1, "image_dims": 7}', "image_dims is 7, expected a number from 2 to 3"),
+        ('{"in_channels": 5, "image_dims": 3}', "does not fit the network"),
+        ("[" * 100_000, "the run is damaged"),
+        ("[]", "holds no keys and values: the run is damaged"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(tiny_run: Path, tmp_path: Path, content: str, message: str) -> None:
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    (copy / "manifest.json").write_text(content)
+    np.save(tmp_path / "a.npy", np.zeros((9, 9)))
+    result = run("r2seg-infer", copy, tmp_path / "a.npy", "-o", tmp_path / "out", "--threads", 1)
+    assert_mistake(result, message)
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
 
 
 def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -> None:

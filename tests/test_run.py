@@ -163,7 +163,9 @@ def test_a_malicious_checkpoint_is_not_executed(run: Run, tmp_path: Path, wrap) 
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.zeros(3)])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"weights": {}}, torch.zeros(3), {"network": 3}, {"network": {1: torch.zeros(3)}}]
+)
 def test_a_file_that_is_not_a_checkpoint_of_ours_is_refused(run: Run, content: object) -> None:
     (run.path / BEST).write_bytes(saved(content))
     assert (

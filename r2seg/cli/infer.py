@@ -87,7 +87,7 @@ def infer(
 
     references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
     if split is None:
-        channels = opened.manifest["in_channels"]
+        channels = opened.in_channels
         jobs = plan_jobs(inputs or (), output, channels, probabilities=probabilities, protected=references)
     else:
         cases = cases_of(run, split).cases

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from r2seg.data.cases import Case, find_images, join_channels, no_image_in
 from r2seg.data.images import output_name, split_suffix
 from r2seg.errors import UserError
 from r2seg.inference.segmenter import Found, Segmenter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -194,8 +197,12 @@ def infer(
             outcome = Outcome(job, None, segmentation.found, segmentation.warnings)
         except (UserError, OSError, MemoryError) as error:
             outcome = Outcome(job, " ".join(str(error).split()) or type(error).__name__)
-        except RuntimeError as error:  # torch's: out of device memory, an unsupported size
-            outcome = Outcome(job, str(error).splitlines()[0])
+        except Exception as error:  # nothing but an interruption ends a batch
+            # torch's RuntimeErrors (out of device memory, an unsupported size) say what happened in their first line.
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            known = isinstance(error, RuntimeError) and reason
+            outcome = Outcome(job, reason if known else f"unexpected {type(error).__name__}: {reason}")
+            logger.debug("%s", job.images[0], exc_info=error)
         outcomes.append(outcome)
         if on_outcome:
             on_outcome(outcome)

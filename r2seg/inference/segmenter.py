@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -148,21 +147,20 @@ class Segmenter:
         checkpoint = run.load_checkpoint(BEST)
         try:
             network.load_state_dict(checkpoint["network"])
-        except (KeyError, RuntimeError) as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{run.path / BEST} does not fit the network of {run.path / 'config.yaml'}: {str(error).splitlines()[0]}"
             ) from error
-        manifest = run.manifest
         return cls(
             network,
             run.config,
-            in_channels=manifest["in_channels"],
-            image_dims=manifest["image_dims"],
+            in_channels=run.in_channels,
+            image_dims=run.image_dims,
             device=device if isinstance(device, torch.device) else resolve_device(device),
             overlap=overlap,
             batch_size=batch_size,
             precision=precision,
-            intensity_range=_ranges_of(run, manifest),
+            intensity_range=_ranges_of(run),
         )
 
     @torch.inference_mode()
@@ -234,15 +232,15 @@ class Segmenter:
             )
 
 
-def _ranges_of(run: Run, manifest: Mapping[str, Any]) -> list[IntensityRange] | None:
+def _ranges_of(run: Run) -> list[IntensityRange] | None:
     """The intensity range of a run's training cases; None for a run that does not state it."""
-    stated = manifest.get("intensity_range")
+    stated = run.manifest.get("intensity_range")
     if stated is None:
         return None
     try:
         ranges = ranges_of(stated)
-        if len(ranges) != manifest["in_channels"]:
-            raise ValueError(f"intensity_range has {len(ranges)} channels, expected {manifest['in_channels']}")
+        if len(ranges) != run.in_channels:
+            raise ValueError(f"intensity_range has {len(ranges)} channels, expected {run.in_channels}")
     except ValueError as error:
         raise UserError(f"{run.path / MANIFEST}: {error}: the run is damaged") from None
     return ranges

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from r2seg.data.cases import Case
+from r2seg.data.images import read_image
 from r2seg.errors import UserError
 from r2seg.inference.batch import infer, plan_case_jobs, plan_jobs
 from r2seg.inference.segmenter import Segmenter
@@ -147,3 +148,41 @@ def test_a_failing_case_is_named_and_the_others_continue(tiny_run: Path, tiny_vo
     assert "NaN" in errors["b"] and "truncated" in errors["c"] and "empty" in errors["d"]
     assert all("\n" not in error for error in errors.values() if error)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "e.nii.gz"]
+
+
+def test_nothing_but_an_interruption_ends_a_batch(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("a", "b", "c"):
+        nib.save(nib.load(tiny_volumes / "images/case_3.nii.gz"), scans / f"{name}.nii.gz")
+    segmenter = Segmenter.from_run(tiny_run, "cpu")
+    segment = segmenter.segment
+
+    def odd(images, **options):
+        if images[0].name == "b.nii.gz":
+            raise error
+        return segment(images, **options)
+
+    monkeypatch.setattr(segmenter, "segment", odd)
+    for error in (
+        TypeError("can't convert\nthis"),
+        KeyError("x"),
+        AssertionError(),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
+    ):
+        outcomes = infer(segmenter, plan_jobs([scans], tmp_path / "out", 1))
+        assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+        assert f"unexpected {type(error).__name__}" in outcomes[1].error and "\n" not in outcomes[1].error
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        infer(segmenter, plan_jobs([scans], tmp_path / "out", 1))
+
+
+def test_longdouble_pictures_are_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 30)).astype(np.longdouble)
+    np.save(tmp_path / "a.npy", values)
+    image = read_image(tmp_path / "a.npy")
+    assert image.array.dtype == np.float64
+    np.testing.assert_array_equal(image.array[0], values.astype(np.float64))

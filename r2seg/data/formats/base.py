@@ -77,6 +77,8 @@ class File:
             raise ImageError(f"{path}: holds values of type {array.dtype}; expected integers or real numbers")
         if array.dtype == bool:
             array = array.astype(np.uint8)
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has no longer floats
+            array = array.astype(np.float64)
         if not array.dtype.isnative:  # torch cannot use a foreign byte order
             array = array.astype(array.dtype.newbyteorder("="))
         return array, palette
@@ -143,6 +145,19 @@ def with_normal(affine: np.ndarray) -> np.ndarray:
         length = np.linalg.norm(normal)
         affine[:3, 2] = normal / length if length > 0 else 0
     return affine
+
+
+def path_for_itk(path: Path) -> str:
+    """The path as text for SimpleITK, which ends the whole process on a name that is not UTF-8.
+
+    Raises:
+        ImageError: The path is not UTF-8.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ImageError(f"{path}: its name is not UTF-8, which SimpleITK cannot open: rename it") from None
+    return str(path)
 
 
 def check_complete(path: Path, have: int, size: int, what: str = "voxels") -> None:

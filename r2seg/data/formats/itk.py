@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, with_normal
+from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, path_for_itk, with_normal
 from r2seg.data.formats.itk_voxels import check_voxels
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
@@ -33,7 +33,7 @@ def open_itk(path: Path) -> File:
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(path_for_itk(path))
     reader.SetImageIO(_IO[path.suffix.lower()])
     reader.ReadImageInformation()
     size = tuple(int(n) for n in reader.GetSize())
@@ -95,4 +95,4 @@ def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
     image.SetOrigin([float(v) for v in origin[:dims]])
     image.SetSpacing([float(v) for v in spacing[:dims]])
     image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
-    SimpleITK.WriteImage(image, str(path), useCompression=True, imageIO=_IO[path.suffix.lower()])
+    SimpleITK.WriteImage(image, path_for_itk(path), useCompression=True, imageIO=_IO[path.suffix.lower()])

@@ -73,8 +73,6 @@ def open_nifti(path: Path) -> File:
             array = array.astype(np.float32)
             array *= np.float32(slope)
             array += np.float32(inter)
-        elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
         return array, None
 
     return File(Grid(path, spatial, num_channels, affine), NiftiSource(header, shape), pixels)
