@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
-from r2seg.data.images import output_name, split_suffix
+from r2seg.data.images import output_name, probabilities_path, split_suffix
 from r2seg.errors import UserError
 from r2seg.inference.segmenter import Found, Segmenter
 
@@ -92,7 +92,8 @@ def plan_jobs(
             name = output_name(images[0])
             target = output if single else output / images[0].parent.relative_to(root) / name
             below = target.relative_to(output.parent if single else output)
-            jobs.append(Job(images, target, (output.parent if single else output) / "probabilities" / below))
+            probable = probabilities_path((output.parent if single else output) / "probabilities" / below)
+            jobs.append(Job(images, target, probable))
     jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
         raise UserError(f"-o {output} is one file, but there are {len(jobs)} cases: name a folder")
@@ -116,7 +117,8 @@ def plan_case_jobs(
     jobs = []
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
-        jobs.append(Job(case.images, output / f"{case.id}{suffix}", output / "probabilities" / f"{case.id}{suffix}"))
+        probable = probabilities_path(output / "probabilities" / f"{case.id}{suffix}")
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable))
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 

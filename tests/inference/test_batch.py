@@ -84,6 +84,13 @@ def test_probability_maps_overwrite_neither_inputs_nor_label_maps(tmp_path: Path
     assert len(plan_jobs([both], tmp_path / "out", 1)) == 2
 
 
+def test_probabilities_of_two_pictures_are_never_one_file(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.png", "a.tif")
+    assert len(plan_jobs([scans], tmp_path / "out", 1)) == 2
+    with pytest.raises(UserError, match=r"a\.png and .*a\.tif would both be written to .*probabilities/a\.npy"):
+        plan_jobs([scans], tmp_path / "out", 1, probabilities=True)
+
+
 def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
     case = Case("a", (root / "images/a.nii.gz",), root / "labels/a.nii.gz")

@@ -6,6 +6,7 @@ rest of the program imports from images/, which documents what is accepted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from r2seg.data.formats.nifti import open_nifti, write_nifti
 from r2seg.data.formats.npy import open_npy, write_npy
 from r2seg.data.formats.pictures import open_picture, write_png
 from r2seg.data.formats.tiff import open_tiff, write_tiff
+from r2seg.errors import some
 from r2seg.files import replacing
 
 __all__ = [
@@ -154,3 +156,7 @@ def write_array(path: Path, array: np.ndarray, around: Header) -> None:
         raise ImageError(f"{path}: a picture has no geometry for {suffix}; give a .png name")
     with errors_of(path, "written"), replacing(path) as folder:
         kind.write(folder / path.name, array, around)
+        if not (folder / path.name).is_file():  # a library that gives the file another name
+            raise ImageError(
+                f"{path}: cannot be written: the format's library wrote {some(os.listdir(folder))} instead"
+            )

@@ -95,4 +95,7 @@ def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
     image.SetOrigin([float(v) for v in origin[:dims]])
     image.SetSpacing([float(v) for v in spacing[:dims]])
     image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
-    SimpleITK.WriteImage(image, path_for_itk(path), useCompression=True, imageIO=_IO[path.suffix.lower()])
+    # ITK knows its suffixes in lower case only: to SCAN.MHA it would write SCAN.mhd and SCAN.zraw.
+    written = path.with_suffix(path.suffix.lower())
+    SimpleITK.WriteImage(image, path_for_itk(written), useCompression=True, imageIO=_IO[written.suffix])
+    written.rename(path)

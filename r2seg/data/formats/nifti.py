@@ -38,10 +38,7 @@ def open_nifti(path: Path) -> File:
     """
     import nibabel
 
-    header_path = path.with_suffix(".hdr")
-    if path.suffix.lower() == ".img" and not header_path.exists():
-        raise ImageError(f"{path}: its header {header_path.name} is missing")
-    image = nibabel.load(path)
+    image = nibabel.load(path) if _is_plain(path) else _load_by_content(path)
     if not isinstance(image, nibabel.Nifti1Pair):  # the base of NIfTI-2 and single files, too
         raise ImageError(f"{path}: is {type(image).__name__}, which states no orientation; convert it to NIfTI")
     header, shape = image.header, tuple(int(n) for n in image.shape)
@@ -78,6 +75,36 @@ def open_nifti(path: Path) -> File:
     return File(Grid(path, spatial, num_channels, affine), NiftiSource(header, shape), pixels)
 
 
+def _is_plain(path: Path) -> bool:
+    """Whether nibabel finds the files by their names: it knows suffixes in lower case."""
+    if path.suffix == ".img" and not path.with_suffix(".hdr").exists():
+        return False
+    return path.name.endswith((".nii", ".nii.gz", ".img"))
+
+
+def _load_by_content(path: Path) -> Any:
+    """nibabel's image of files whose suffixes are in another case, such as SCAN.NII.GZ, or SCAN.IMG with SCAN.HDR."""
+    import nibabel
+    from nibabel.fileholders import FileHolder
+    from nibabel.openers import Opener
+
+    files, kinds = {"image": FileHolder(path)}, (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    header_path = path
+    if path.suffix.lower() == ".img":
+        wanted = path.with_suffix(".hdr").name
+        found = sorted(other for other in path.parent.iterdir() if other.name.lower() == wanted.lower())
+        if not found:
+            raise ImageError(f"{path}: its header {wanted} is missing")
+        header_path = next((other for other in found if other.suffix.isupper() == path.suffix.isupper()), found[0])
+        files, kinds = {**files, "header": FileHolder(header_path)}, (nibabel.Nifti1Pair, nibabel.Nifti2Pair)
+    with Opener(header_path) as file:
+        begin = file.read(540)
+    for kind in kinds:
+        if kind.header_class.may_contain_header(begin):
+            return kind.from_file_map(files)
+    raise ImageError(f"{path}: is not NIfTI, or its header is damaged")
+
+
 def _voxels(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
     """Stored voxels, unscaled, first axis fastest; memory-mapped (copy on write) if the file is not compressed."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -112,7 +139,7 @@ def write_nifti(path: Path, array: np.ndarray, around: Header) -> None:
     offset = int(header["vox_offset"])
     before = head.getvalue().ljust(offset, b"\0") if single else bytes(offset)
     if not single:
-        path.with_suffix(".hdr").write_bytes(head.getvalue())
+        path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr").write_bytes(head.getvalue())
     voxels = np.empty(array.shape, array.dtype.newbyteorder(header.endianness), order="F")
     for start in range(0, len(array), 16):  # a transposition in blocks takes half the time of one at once
         voxels[start : start + 16] = array[start : start + 16]
