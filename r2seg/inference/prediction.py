@@ -192,6 +192,6 @@ def inferer_of(
         window.size,
         plane,
         overlap=window.overlap if overlap is None else overlap,
-        batch_size=batch_size or window.batch_size,
+        batch_size=window.batch_size if batch_size is None else batch_size,
         blend=window.blend,
     )

@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from r2seg.config import Config
-from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
+from r2seg.data.images import Image, write_label_map, write_probabilities
 from r2seg.data.intensity import Intensity
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
+from r2seg.inference.inputs import read_input
 from r2seg.inference.prediction import inferer_of, segment_prepared
 from r2seg.run import BEST, MANIFEST, Run
 
@@ -45,6 +47,7 @@ class Segmentation:
         image: The input.
         probabilities: (channels, *S) float32 on the file's grid if they were requested: with softmax, background first.
         warnings: What may make the label map wrong: nothing was found, or intensities unlike those of the training cases.
+        turned: Whether indices and probabilities have a picture's axes as (columns, rows), as a MetaTensor gave them.
     """
 
     indices: np.ndarray
@@ -52,6 +55,7 @@ class Segmentation:
     image: Image = field(repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
+    turned: bool = False
 
     @property
     def found(self) -> dict[str, Found]:
@@ -66,7 +70,7 @@ class Segmentation:
 
     def write(self, path: Path) -> None:
         """Writes the label map with the input's own header."""
-        write_label_map(path, self.indices, self.image, self.labels)
+        write_label_map(path, self._upright(self.indices), self.image, self.labels)
 
     def write_probabilities(self, path: Path) -> None:
         """Writes the probabilities, classes last, as uint16 with scale 1/65535.
@@ -76,7 +80,10 @@ class Segmentation:
         """
         if self.probabilities is None:
             raise ValueError("there are no probabilities: segment with probabilities=True")
-        write_probabilities(path, self.probabilities, self.image)
+        write_probabilities(path, self._upright(self.probabilities), self.image)
+
+    def _upright(self, array: np.ndarray) -> np.ndarray:
+        return array.swapaxes(-1, -2) if self.turned else array
 
 
 class Segmenter:
@@ -166,15 +173,26 @@ class Segmenter:
     @torch.inference_mode()
     def segment(
         self,
-        image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Image,
+        image: Any,
         *,
+        affine: np.ndarray | None = None,
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
     ) -> Segmentation:
         """The label map of one case.
 
+        Images in memory are taken by these rules, and pass the same checks as files:
+
+        - numpy arrays and torch tensors are channel-first, (C, *S), or (*S) for one channel, with S (rows, columns) of pictures and
+          (X, Y, Z) of volumes. They have no geometry: give ``affine``, else a volume's axes are taken to run to the right,
+          anterior and superior without resampling, which a warning of the segmentation says.
+        - MetaTensors are channel-first too; their affine is used, in MONAI's RAS+ or as their metadata say. Pictures that MONAI's
+          PILReader read as (C, columns, rows) are segmented upright; the indices have the tensor's axes.
+        - nibabel images (channels last) and SimpleITK images (components; LPS+ geometry) are as their files.
+
         Args:
-            image: A file, the files of the case's channels, or a read image.
+            image: A file, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
             probabilities: Also return the probabilities.
             on_slab: Called with the fraction that is done, for progress.
 
@@ -182,9 +200,11 @@ class Segmenter:
             UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
                 logits are not finite.
         """
-        if not isinstance(image, Image):
-            image = read_image(image)
-        self._refuse_other_kind(image)
+        given = read_input(image, self.image_dims, affine)
+        image = given.image
+        self._refuse_other_kind(image, given.in_memory)
+        if given.in_memory:
+            self._refuse_saturated(image)
         prepared = prepare_image(image, self.config.preprocessing)
         try:
             indices, kept = segment_prepared(
@@ -201,13 +221,18 @@ class Segmenter:
         except UserError as error:
             raise UserError(f"{image.path}: {error}") from error
         labels = self.config.data.labels
-        restore = prepared.grid.restore_orientation
+
+        def restore(array: np.ndarray) -> np.ndarray:
+            array = prepared.grid.restore_orientation(array)
+            return array.swapaxes(-1, -2) if given.turned else array
+
         return Segmentation(
             restore(indices),
             dict(labels),
             image,
             None if kept is None else restore(kept),
-            self._warnings(image, prepared.intensity, indices),
+            given.warnings + self._warnings(image, prepared.intensity, indices),
+            given.turned,
         )
 
     def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:
@@ -219,10 +244,23 @@ class Segmenter:
             warnings.append(f"nothing was found: no voxel of the label map is {' or '.join(self.config.data.labels)}")
         return tuple(warnings)
 
-    def _refuse_other_kind(self, image: Image) -> None:
+    def _refuse_saturated(self, image: Image) -> None:
+        """Real numbers in memory are often a picture's bytes after a conversion: intensity "unit" would clip them all to 1."""
+        if (
+            self.config.preprocessing.intensity.kind == "unit"
+            and image.array.dtype.kind == "f"
+            and image.array.max() > 1
+        ):
+            raise UserError(
+                f"{image.path}: holds real numbers up to {float(image.array.max()):g}, but the run expects them from 0 to 1 "
+                "(intensity unit), or the integers of the file: convert it"
+            )
+
+    def _refuse_other_kind(self, image: Image, in_memory: bool) -> None:
         if image.num_channels != self.in_channels:
             raise UserError(
                 f"{image.path} has {counted(image.num_channels, 'channel')}, but the run was trained on {self.in_channels}"
+                + ("; arrays have their channels first" if in_memory else "")
             )
         if image.spatial_dims != self.image_dims:
             kinds = {2: "a picture of two axes", 3: "a volume of three axes"}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, path_for_itk, with_normal
+from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, drop_alpha, path_for_itk, with_normal
 from r2seg.data.formats.itk_voxels import check_voxels
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+# Metadata of images that ITK's readers of NRRD, MetaImage and NIfTI made.
+_MEDICAL_KEYS = ("ITK_InputFilterName", "ITK_FileNotes", "ITK_sform_corrected")
 
 
 @dataclass(frozen=True)
@@ -36,24 +40,8 @@ def open_itk(path: Path) -> File:
     reader.SetFileName(path_for_itk(path))
     reader.SetImageIO(_IO[path.suffix.lower()])
     reader.ReadImageInformation()
-    size = tuple(int(n) for n in reader.GetSize())
-    components = int(reader.GetNumberOfComponents())
-    if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
-        raise ImageError(
-            f"{path}: has {len(size)} axes {size} of {components} components; expected 2, 3, or 4 whose last is channels"
-        )
-    if "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise ImageError(f"{path}: holds complex numbers; write their magnitude or phase as a real image")
-    source = ItkSource(tuple(reader.GetOrigin()), tuple(reader.GetSpacing()), tuple(reader.GetDirection()), size)
-    spatial = size[:3]
-    dims = len(spatial)
-    affine = np.eye(4)
-    affine[:dims, :dims] = np.reshape(source.direction, (len(size), -1))[:dims, :dims] * source.spacing[:dims]
-    affine[:dims, 3] = source.origin[:dims]
-    affine = RAS_FROM_LPS @ affine
-    if dims == 2:
-        affine = with_normal(affine)
-
+    grid, source = _grid_of(reader, path)
+    size, components = source.size, int(reader.GetNumberOfComponents())
     pixel = reader.GetPixelID()
 
     def pixels(_: bool) -> tuple[np.ndarray, None]:
@@ -67,12 +55,71 @@ def open_itk(path: Path) -> File:
             if "No such file" in str(error):  # what MetaImage says of missing bytes, too
                 raise ImageError(f"{path}: cannot be read: its voxel data are missing or truncated") from error
             raise
-        if components > 1:
-            return array.transpose(dims, *range(dims - 1, -1, -1)), None
-        return (np.moveaxis(array.T, -1, 0) if len(size) == 4 else array.T[None]), None
+        return _in_file_order(array, len(size), components), None
+
+    return File(grid, source, pixels)
+
+
+def from_simpleitk(image: Any) -> File:
+    """A SimpleITK image in memory, by the rules of its file.
+
+    An image of two axes is a picture (rows, columns) without geometry, unless it was read from a medical format.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import SimpleITK
+
+    grid, source = _grid_of(image, Path("the SimpleITK image"))
+    dims, components = len(source.size), int(image.GetNumberOfComponentsPerPixel())
+    if dims == 2 and not any(image.HasMetaDataKey(key) for key in _MEDICAL_KEYS):
+        picture = Grid(grid.path, grid.shape[::-1], components, None)
+
+        def rows_and_columns(_: bool) -> tuple[np.ndarray, None]:
+            array = SimpleITK.GetArrayFromImage(image)
+            array = np.moveaxis(array, -1, 0) if components > 1 else array[None]
+            return (drop_alpha(grid.path, array) if components in (2, 4) else array), None
+
+        return File(replace(picture, num_channels=components - (components in (2, 4))), None, rows_and_columns)
+    return File(grid, source, lambda _: (_in_file_order(SimpleITK.GetArrayFromImage(image), dims, components), None))
+
+
+def _in_file_order(array: np.ndarray, dims: int, components: int) -> np.ndarray:
+    """ITK's array, axes reversed and components last, as (C, *S)."""
+    if components > 1:
+        return array.transpose(dims, *range(dims - 1, -1, -1))
+    return np.moveaxis(array.T, -1, 0) if dims == 4 else array.T[None]
+
+
+def _grid_of(image: Any, path: Path) -> tuple[Grid, ItkSource]:
+    """Grid and geometry of a SimpleITK image, or of a reader that has read a header.
+
+    Raises:
+        ImageError: The axes or values are not those of an image.
+    """
+    import SimpleITK
+
+    size = tuple(int(n) for n in image.GetSize())
+    has_header_only = isinstance(image, SimpleITK.ImageFileReader)
+    components = int(image.GetNumberOfComponents() if has_header_only else image.GetNumberOfComponentsPerPixel())
+    if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
+        raise ImageError(
+            f"{path}: has {len(size)} axes {size} of {components} components; expected 2, 3, or 4 whose last is channels"
+        )
+    if "complex" in SimpleITK.GetPixelIDValueAsString(image.GetPixelID()):
+        raise ImageError(f"{path}: holds complex numbers; write their magnitude or phase as a real image")
+    source = ItkSource(tuple(image.GetOrigin()), tuple(image.GetSpacing()), tuple(image.GetDirection()), size)
+    spatial = size[:3]
+    dims = len(spatial)
+    affine = np.eye(4)
+    affine[:dims, :dims] = np.reshape(source.direction, (len(size), -1))[:dims, :dims] * source.spacing[:dims]
+    affine[:dims, 3] = source.origin[:dims]
+    affine = RAS_FROM_LPS @ affine
+    if dims == 2:
+        affine = with_normal(affine)
 
     num_channels = size[3] if len(size) == 4 else components
-    return File(Grid(path, spatial, num_channels, affine), source, pixels)
+    return Grid(path, spatial, num_channels, affine), source
 
 
 def write_itk(path: Path, array: np.ndarray, around: Header) -> None:

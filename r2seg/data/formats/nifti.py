@@ -6,6 +6,7 @@ nibabel's time, and no second copy in memory. They are written here too, in half
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -39,13 +40,52 @@ def open_nifti(path: Path) -> File:
     import nibabel
 
     image = nibabel.load(path) if _is_plain(path) else _load_by_content(path)
+    return _file_of(image, path, lambda dtype, shape: _voxels(path, dtype, shape, int(image.dataobj.offset)))
+
+
+def from_nibabel(image: Any) -> File:
+    """A nibabel image in memory, by the rules of its file.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import nibabel
+
+    path = Path(image.get_filename() or "the nibabel image")
+    stored = image.dataobj
+    if not isinstance(image, nibabel.Nifti1Pair) and not isinstance(image, nibabel.AnalyzeImage):
+        image = nibabel.Nifti1Image(stored, image.affine)  # such as MGH: in millimetres
+
+    def voxels(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        file = getattr(stored, "file_like", None)
+        if isinstance(file, str) and file.lower().endswith((".nii", ".nii.gz", ".img")):
+            return _voxels(Path(file), dtype, shape, int(stored.offset))  # verifies the checksum
+        array = stored.get_unscaled() if nibabel.is_proxy(stored) else stored
+        return np.asarray(array).reshape(shape)
+
+    return _file_of(image, path, voxels)
+
+
+def _file_of(image: Any, path: Path, voxels: Callable[[np.dtype, tuple[int, ...]], np.ndarray]) -> File:
+    """The file of a nibabel image.
+
+    Args:
+        image: Its header and affine are used.
+        path: Named in errors.
+        voxels: Of a type and shape (*S), the stored voxels, unscaled.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import nibabel
+
     if not isinstance(image, nibabel.Nifti1Pair):  # the base of NIfTI-2 and single files, too
         raise ImageError(f"{path}: is {type(image).__name__}, which states no orientation; convert it to NIfTI")
     header, shape = image.header, tuple(int(n) for n in image.shape)
     if not 2 <= len(shape) <= 4:
         raise ImageError(f"{path}: has {len(shape)} axes {shape}; expected 2, 3, or 4 whose last is channels")
     spatial = shape[:3]
-    dtype = header.get_data_dtype()
+    dtype = header.get_data_dtype() if nibabel.is_proxy(image.dataobj) else image.dataobj.dtype
     samples = dtype.names or ()  # ("R", "G", "B") or ("R", "G", "B", "A")
     if samples and len(shape) == 4:
         raise ImageError(f"{path}: has coloured voxels and a fourth axis {shape}; expected one of the two")
@@ -55,12 +95,13 @@ def open_nifti(path: Path) -> File:
     affine[:3] *= {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1.0)
     if len(spatial) == 2:
         affine = with_normal(affine)
-    offset, slope, inter = int(image.dataobj.offset), image.dataobj.slope, image.dataobj.inter
+    proxy = nibabel.is_proxy(image.dataobj)
+    slope, inter = (image.dataobj.slope, image.dataobj.inter) if proxy else (1.0, 0.0)
 
     def pixels(_: bool) -> tuple[np.ndarray, None]:
         if dtype.kind == "c":
             raise ImageError(f"{path}: holds complex numbers ({dtype}); write their magnitude or phase as a real image")
-        array = _voxels(path, dtype, shape, offset)
+        array = voxels(dtype, shape)
         if samples:
             array = np.ascontiguousarray(array).view(np.uint8).reshape(*spatial, len(samples))
         array = np.moveaxis(array, -1, 0) if array.ndim > len(spatial) else array[None]
