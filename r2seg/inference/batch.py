@@ -11,6 +11,7 @@ from pathlib import Path
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
 from r2seg.data.images import output_name, probabilities_path, split_suffix
 from r2seg.errors import UserError
+from r2seg.files import why_not_writable
 from r2seg.inference.segmenter import Found, Segmenter
 
 logger = logging.getLogger(__name__)
@@ -148,6 +149,7 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
     sources = {path.resolve() for job in jobs for path in job.images}
     kept_free = [folder.resolve() for folder in protected]
     targets: dict[Path, Job] = {}
+    places: set[Path] = set()
     for job in jobs:
         for path in (job.output, job.probabilities) if probabilities else (job.output,):
             key = path.resolve()
@@ -161,10 +163,14 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
                     f"{other.images[0]} and {job.images[0]} would both be written to {path}: "
                     "name their common folder as the input, or run them one by one"
                 )
-            place = next(folder for folder in key.parents if folder.exists())
-            if not place.is_dir() or not os.access(place, os.W_OK):
-                reason = "it is not a folder" if not place.is_dir() else "permission denied"
-                raise UserError(f"{path} cannot be written to {place}: {reason}; name another folder with -o")
+            if key.is_dir():
+                raise UserError(f"{path} is a folder: name another folder with -o, or remove it")
+            places.add(next(folder for folder in key.parents if folder.exists()))
+    for place in sorted(places):
+        reason = why_not_writable(place) if place.is_dir() else "it is not a folder"
+        if reason is not None:
+            path = next(path for path in targets if place in path.parents)
+            raise UserError(f"{path} cannot be written to {place}: {reason}; name another folder with -o")
 
 
 def infer(

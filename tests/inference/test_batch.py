@@ -108,6 +108,24 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_first_case(tmp_pa
         plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "file.txt" / "out", 1)
 
 
+def test_a_read_only_output_is_found_before_the_first_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By trying: root may write anywhere by the permissions, and still not on a read-only file system."""
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(UserError, match=r"/proc/r2seg/a\.nii\.gz cannot be written to /proc: "):
+        plan_jobs([tmp_path / "a.nii.gz"], Path("/proc/r2seg"), 1)
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    with pytest.raises(UserError, match=r"cannot be written to .*: read-only file system; name another folder with -o"):
+        plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "out", 1)
+    monkeypatch.undo()
+    (tmp_path / "out/a.nii.gz").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"out/a\.nii\.gz is a folder"):
+        plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "out", 1)
+
+
 def test_a_folder_of_dicom_names_the_way_to_nifti(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="convert its DICOM series to NIfTI"):
         plan_jobs([touch(tmp_path / "series", "IM0001.dcm")], tmp_path / "out", 1)

@@ -7,6 +7,7 @@ labels or probabilities: images/ does.
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 from isal import isal_zlib
 
+from r2seg.data.formats.messages import named
 from r2seg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -105,11 +109,12 @@ class Header:
 def errors_of(path: Path, verb: str) -> Iterator[None]:
     """Turns what the libraries raise on files they cannot read or write into one line with the file's name.
 
-    On damaged files they raise nearly anything. When writing, an error that does not come from the disk or from memory is a bug
+    Their warnings get the file's name, too. On damaged files they raise nearly anything. When writing, an error that does not come from the disk or from memory is a bug
     and is not caught.
     """
     try:
-        yield
+        with named(path):
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -169,6 +174,14 @@ def check_complete(path: Path, have: int, size: int, what: str = "voxels") -> No
     if have < size:
         raise ImageError(
             f"{path}: is truncated: holds {max(have, 0)} of the {size} bytes of {what} that its header states"
+        )
+
+
+def warn_of_rest(path: Path, have: int, size: int) -> None:
+    """Warns of a file without a checksum that holds more than its header states."""
+    if have > size:
+        logger.warning(
+            "%s: holds %d bytes more than the voxels that its header states: is the header right?", path, have - size
         )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, drop_alpha, path_for_itk, with_normal
 from r2seg.data.formats.itk_voxels import check_voxels
+from r2seg.data.formats.messages import standard_error_of
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
@@ -39,7 +40,14 @@ def open_itk(path: Path) -> File:
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(path_for_itk(path))
     reader.SetImageIO(_IO[path.suffix.lower()])
-    reader.ReadImageInformation()
+    said: list[str] = []
+    try:
+        with standard_error_of(path) as said:
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        if said and "Reason:" in str(error):  # which is any errno: MetaImage says why on standard error only
+            raise ImageError(f"{path}: cannot be read: {said[0]}") from error
+        raise
     grid, source = _grid_of(reader, path)
     size, components = source.size, int(reader.GetNumberOfComponents())
     pixel = reader.GetPixelID()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from isal import isal_zlib
 
-from r2seg.data.formats.base import ImageError, check_complete
+from r2seg.data.formats.base import ImageError, check_complete, warn_of_rest
 
 _MAX_HEADER = 1 << 20
 _BLOCK = 1 << 16
@@ -60,6 +60,8 @@ def check_voxels(path: Path, values: int, bytes_per_value: int) -> None:
     have = stored.file.stat().st_size - (stored.offset or 0)
     if stored.wbits is None:
         check_complete(path, have, size)
+        if stored.offset is not None:
+            warn_of_rest(path, have, size)
         return
     if stored.stated_size is not None:
         check_complete(path, have, stored.stated_size, "compressed voxels")

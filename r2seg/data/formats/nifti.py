@@ -15,7 +15,16 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
-from r2seg.data.formats.base import File, Grid, Header, ImageError, check_complete, drop_alpha, with_normal
+from r2seg.data.formats.base import (
+    File,
+    Grid,
+    Header,
+    ImageError,
+    check_complete,
+    drop_alpha,
+    warn_of_rest,
+    with_normal,
+)
 
 # 512x512x130: a mask takes 0.003 s and 183 kB at isal's level 1 (zlib's level 1: 0.044 s and 283 kB), 0.06 s and 286 kB at
 # level 3; probabilities grow with the level, too.
@@ -151,7 +160,9 @@ def _voxels(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) ->
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if path.name.lower().endswith(".gz"):
         return _inflate(path, offset, size).view(dtype).reshape(shape, order="F")
-    check_complete(path, path.stat().st_size - offset, size)
+    have = path.stat().st_size - offset
+    check_complete(path, have, size)
+    warn_of_rest(path, have, size)
     return np.asarray(np.memmap(path, dtype, "c", offset, shape, "F"))
 
 
