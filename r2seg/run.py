@@ -15,6 +15,8 @@ import io
 import os
 import pickle
 import platform
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from r2seg import __version__
 from r2seg.config import Config, build_configured_network, dump_config, load_config
+from r2seg.config.schema import shown
 from r2seg.data.splits import PARTS
 from r2seg.errors import UserError, some
 from r2seg.files import read_json, write_atomically, write_json, write_text
@@ -99,6 +102,35 @@ class Run:
         write_json(self.path / MANIFEST, {**self.manifest, **values})
 
     @property
+    def in_channels(self) -> int:
+        """Channels of an image.
+
+        Raises:
+            UserError: The manifest is damaged.
+        """
+        return self._number("in_channels", range(1, 100_000))
+
+    @property
+    def image_dims(self) -> int:
+        """2 where it was trained on pictures, 3 for volumes.
+
+        Raises:
+            UserError: The manifest is damaged.
+        """
+        return self._number("image_dims", range(2, 4))
+
+    def _number(self, name: str, allowed: range) -> int:
+        value = self.manifest.get(name)
+        if value is None:
+            raise UserError(f"{self.path / MANIFEST}: does not say {name}: the run is damaged")
+        if not isinstance(value, int) or value not in allowed:
+            raise UserError(
+                f"{self.path / MANIFEST}: {name} is {shown(value)}, expected a number from {allowed[0]} to {allowed[-1]}: "
+                "the run is damaged"
+            )
+        return value
+
+    @property
     def splits(self) -> dict[str, list[str]]:
         """Ids of the cases of "train", "validation" and "test"."""
         path = self.path / SPLITS
@@ -108,7 +140,7 @@ class Run:
         return splits
 
     def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
-        """Writes ``best.pt`` or ``last.pt``; the old one stays until the new one is complete."""
+        """Writes ``best.pt`` or ``last.pt``, with the checksums that a zip file has; the old one stays until the new one is complete."""
         import torch
 
         write_atomically(self.path / name, lambda file: torch.save(dict(content), file))
@@ -128,15 +160,19 @@ class Run:
                 remedy = "it was removed after the training had finished; put it back, or train again with -o RUN"
             raise UserError(f"{self.path} has no {name}: {remedy}")
         try:
+            _check_sums(path)
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # for a damaged file torch raises many types, some with unsafe advice
             reason = "it is empty" if path.stat().st_size == 0 else type(error).__name__
+            if isinstance(error, _WrongSumError):
+                reason = str(error)
             if isinstance(error, pickle.UnpicklingError):
                 reason = "it holds more than tensors and plain data"
             raise UserError(
                 f"{path}: cannot be read as a checkpoint ({reason}): it is damaged, or not r2seg's"
             ) from error
-        if not isinstance(content, dict) or "network" not in content:
+        network = content.get("network") if isinstance(content, dict) else None
+        if not isinstance(network, dict) or not all(isinstance(name, str) for name in network):
             raise UserError(f"{path}: holds no network: it is not a checkpoint of r2seg")
         return content
 
@@ -146,10 +182,13 @@ class Run:
         Raises:
             UserError: The manifest is damaged.
         """
-        in_channels = self.manifest.get("in_channels")
-        if not isinstance(in_channels, int):
-            raise UserError(f"{self.path / MANIFEST}: does not say in_channels: the run is damaged")
-        return build_configured_network(self.config, in_channels)
+        try:
+            return build_configured_network(self.config, self.in_channels)
+        except (RuntimeError, MemoryError, OverflowError) as error:
+            raise UserError(
+                f"{self.path}: its network cannot be built ({' '.join(str(error).split())[:200]}): the run is damaged, "
+                "or the machine has too little memory"
+            ) from error
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Writes all rows of ``metrics.csv``, with a column for every key that any row has."""
@@ -159,6 +198,23 @@ class Run:
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path / METRICS, text.getvalue())
+
+
+class _WrongSumError(Exception):
+    """Bytes of a checkpoint differ from those that were written."""
+
+
+def _check_sums(path: Path) -> None:
+    """Compares every part of a checkpoint with its checksum: torch.save writes zip files, and torch.load verifies no sum."""
+    if not zipfile.is_zipfile(path):
+        return  # torch.load says what it is
+    with zipfile.ZipFile(path) as file:
+        try:
+            damaged = file.testzip()
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise _WrongSumError(str(error)) from error
+    if damaged is not None:
+        raise _WrongSumError(f"the checksum of {damaged} is wrong")
 
 
 def environment() -> dict[str, Any]:

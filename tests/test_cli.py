@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +12,9 @@ import time
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK
 from tiny import write_config
 
 BIN = Path(sys.executable).parent
@@ -120,7 +124,86 @@ def test_a_failing_case_gives_exit_1_and_the_others_are_written(
     result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
     assert result.returncode == 1
     assert "FAILED" in result.stdout and "bad.nii.gz" in result.stdout and "1 of 2 cases written" in result.stdout
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.nii.gz", "outcomes.json"]
+
+
+def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    """Each case's line says what was found; the terminal and outcomes.json name the cases to look at."""
+    good = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    voxels = np.asarray(good.dataobj)
+    (tmp_path / "scans").mkdir()
+    nib.save(good, tmp_path / "scans/good.nii.gz")
+    nib.save(nib.Nifti1Image((voxels + 1024).astype(np.int16), good.affine), tmp_path / "scans/offset.nii.gz")
+    nib.save(nib.Nifti1Image(np.full_like(voxels, -900), good.affine), tmp_path / "scans/air.nii.gz")
+    result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    (line,) = [line for line in lines if "good.nii.gz ->" in line]
+    mask = np.asarray(nib.load(tmp_path / "out/good.nii.gz").dataobj)
+    millilitres = mask.sum() * 2 * 2.5 * 5 / 1000  # the voxel size of tiny.py
+    assert f"  ball {millilitres:.1f} mL  " in line
+    assert not [line for line in lines if "WARNING" in line and "good" in line]
+    (warning,) = [line for line in lines if line.startswith(f"WARNING {tmp_path}/scans/offset.nii.gz: its intensities")]
+    assert "are unlike those of the training cases" in warning and "another offset or scale" in warning
+    assert f"WARNING {tmp_path}/scans/air.nii.gz: nothing was found" in result.stdout
+    assert "3 of 3 cases written" in result.stdout and "2 with warnings" in result.stdout
+    cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
+    assert sorted(cases) == ["air.nii.gz", "good.nii.gz", "offset.nii.gz"]
+    assert cases["good.nii.gz"]["found"] == {
+        "ball": {"voxels": int(mask.sum()), "millilitres": pytest.approx(millilitres)}
+    }
+    assert cases["good.nii.gz"]["warnings"] == [] and cases["good.nii.gz"]["error"] is None
+    assert "unlike" in cases["offset.nii.gz"]["warnings"][0]
+    # A later command into the same folder adds to the list.
+    run("r2seg-infer", tiny_run, tiny_volumes / "images/case_0.nii.gz", "-o", tmp_path / "out", "--threads", 1)
+    cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
+    assert sorted(cases) == ["air.nii.gz", "case_0.nii.gz", "good.nii.gz", "offset.nii.gz"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_file_names_that_are_not_utf_8_end_no_batch(
+    encoding: str, tiny_run: Path, tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SimpleITK even ends the process on such a name: its formats fail with a reason, the others are written."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    odd = os.fsdecode(b"sc\xffan")
+    scan = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    for name in ("a", odd, "lung ü"):
+        nib.save(scan, scans / f"{name}.nii.gz")
+    SimpleITK.WriteImage(SimpleITK.ReadImage(str(scans / "a.nii.gz")), str(tmp_path / "b.mha"))
+    os.replace(tmp_path / "b.mha", scans / f"{odd}.mha")
+    result = run("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr and "3 of 4 cases written" in result.stdout
+    (line,) = [line for line in result.stdout.splitlines() if "FAILED" in line]
+    assert ".mha: its name is not UTF-8" in line and "rename it" in line
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert written == {"a.nii.gz", f"{odd}.nii.gz", "lung ü.nii.gz", "outcomes.json"}
+    assert len(json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"in_channels": 1}', "does not say image_dims: the run is damaged"),
+        ('{"in_channels": "1", "image_dims": 3}', "in_channels is '1', expected a number from 1 to"),
+        ('{"in_channels": 1, "image_dims": 7}', "image_dims is 7, expected a number from 2 to 3"),
+        ('{"in_channels": 5, "image_dims": 3}', "does not fit the network"),
+        ("[" * 100_000, "the run is damaged"),
+        ("[]", "holds no keys and values: the run is damaged"),
+    ],
+)
+def test_a_damaged_manifest_is_one_line(tiny_run: Path, tmp_path: Path, content: str, message: str) -> None:
+    copy = shutil.copytree(tiny_run, tmp_path / "run")
+    (copy / "manifest.json").write_text(content)
+    np.save(tmp_path / "a.npy", np.zeros((9, 9)))
+    result = run("r2seg-infer", copy, tmp_path / "a.npy", "-o", tmp_path / "out", "--threads", 1)
+    assert_mistake(result, message)
+    assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
 
 
 def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from r2seg.config import Config, ConfigError, build_configured_network, dump_config, load_config
+from r2seg.config.yaml_text import parse_yaml
 
 BASE = """\
 name: x
@@ -566,3 +567,40 @@ def test_loading_takes_less_than_half_a_second_once_torch_is_there(write) -> Non
     begin = time.process_time()
     load_config(path)
     assert time.process_time() - begin < 0.5
+
+
+LAUGHS = "\n".join(  # "billion laughs"
+    ["l0: &l0 [ha, ha, ha, ha, ha, ha, ha, ha, ha]"]
+    + [f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 9)}]" for i in range(1, 12)]
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LAUGHS, "its aliases expand to more than 200000 values"),
+        (
+            LAUGHS.replace(" [*", " {<<: [*").replace("]", "]}").replace("l0 [ha", "l0 {a: [ha"),
+            "its aliases expand to more than 200000 values",
+        ),
+        ("name: &a [*a]", "an alias contains itself"),
+        ("name: &a {b: *a}", "an alias contains itself"),
+        ("name: " + "x" * 5_000_000, "it has 5000006 characters; a config has at most 4000000"),
+        ("name: " + "[" * 50_000, "nested too deeply"),
+    ],
+)
+def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert time.monotonic() - begun < 2
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_ordinary_aliases_and_long_lists_are_read() -> None:
+    document, _, _ = parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {x: 1}, y: *a}")
+    assert document == {"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"x": 1, "y": [1, 2]}}
+    document, _, _ = parse_yaml("a: [" + ", ".join(f"case_{i}" for i in range(3000)) + "]")
+    assert len(document["a"]) == 3000

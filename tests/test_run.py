@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,28 @@ def test_a_damaged_checkpoint_is_reported_in_one_line(run: Run, content: bytes) 
     assert "weights_only" not in message
 
 
+def test_a_flipped_byte_in_a_checkpoint_is_an_error_or_changes_nothing(run: Run) -> None:
+    content = {"network": {"a": torch.arange(200.0), "b": torch.arange(50)}, "dice": 0.875, "epoch": 3}
+    run.save_checkpoint(BEST, content)
+    whole = (run.path / BEST).read_bytes()
+    rng = random.Random(0)
+    errors = 0
+    for position in range(0, len(whole), 7):
+        changed = bytearray(whole)
+        changed[position] ^= rng.randrange(1, 256)
+        (run.path / BEST).write_bytes(changed)
+        try:
+            found = run.load_checkpoint(BEST)
+        except UserError as error:
+            assert str(error).startswith(f"{run.path}/best.pt: ") and "\n" not in str(error)
+            errors += 1
+            continue
+        assert torch.equal(found["network"]["a"], content["network"]["a"]), position
+        assert torch.equal(found["network"]["b"], content["network"]["b"]), position
+        assert (found["dice"], found["epoch"]) == (0.875, 3), position
+    assert errors > 100
+
+
 @pytest.mark.parametrize(
     "wrap", [lambda evil: saved({"network": evil}), lambda evil: pickle.dumps({"network": evil}, protocol=2)]
 )
@@ -140,7 +163,9 @@ def test_a_malicious_checkpoint_is_not_executed(run: Run, tmp_path: Path, wrap) 
     assert not (tmp_path / "made").exists()
 
 
-@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.zeros(3)])
+@pytest.mark.parametrize(
+    "content", [[1, 2], {"weights": {}}, torch.zeros(3), {"network": 3}, {"network": {1: torch.zeros(3)}}]
+)
 def test_a_file_that_is_not_a_checkpoint_of_ours_is_refused(run: Run, content: object) -> None:
     (run.path / BEST).write_bytes(saved(content))
     assert (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import signal
 import sys
@@ -45,6 +46,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole and progress bars are removed.
         signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        # A file name that the terminal's encoding cannot hold is printed with \\xNN and ends nothing.
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             function(*args, **kwargs)
         except UserError as error:

@@ -49,6 +49,12 @@ def infer(
     batch_size: Annotated[
         int | None, typer.Option("--batch-size", min=1, help="Windows per call of the network; default: the run's.")
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", help="auto, float32, bf16 or fp16; default: infer.precision of the run.", show_default=False
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +65,9 @@ def infer(
     """Segment images with a trained run: label maps on the images' own grids, with their own headers.
 
     Relative paths, names and formats are kept (jpg gives png). Files that differ only in _0000, _0001, ... are the channels of
-    one case. A case that fails is reported with its reason and the others continue; the exit status is then 1.
+    one case. A case that fails is reported with its reason and the others continue; the exit status is then 1. Each case's line says
+    how much of each label was found; an empty label map and intensities unlike those of the training are warned of. OUT/outcomes.json
+    holds the same.
 
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
@@ -71,29 +79,42 @@ def infer(
         raise UserError("name images or folders to segment, or --split test for the run's own test cases")
     resolved = start(device, threads)
 
+    from r2seg.inference.batch import Outcome, plan_case_jobs, plan_jobs
     from r2seg.inference.batch import infer as infer_jobs
-    from r2seg.inference.batch import plan_case_jobs, plan_jobs
+    from r2seg.inference.outcomes import OUTCOMES, write_outcomes
     from r2seg.inference.progress import inference_progress
     from r2seg.inference.segmenter import Segmenter
 
     references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
     if split is None:
-        channels = opened.manifest["in_channels"]
+        channels = opened.in_channels
         jobs = plan_jobs(inputs or (), output, channels, probabilities=probabilities, protected=references)
     else:
         cases = cases_of(run, split).cases
         jobs = plan_case_jobs(cases, output, probabilities=probabilities, protected=references)
-    segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size)
-    progress = None
+    segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size, precision=precision)
+    into_folder = output not in [job.output for job in jobs]
+    done: list[Outcome] = []
     try:
         with inference_progress(open_console(), len(jobs)) as progress:
-            outcomes = infer_jobs(
-                segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
-            )
+
+            def finish(outcome: Outcome) -> None:
+                done.append(outcome)
+                progress.outcome(outcome)
+
+            infer_jobs(segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=finish)
     except KeyboardInterrupt:
-        say(f"stopped after {progress.done if progress else 0} of {len(jobs)} cases", error=True)
+        say(f"stopped after {len(done)} of {len(jobs)} cases", error=True)
         raise typer.Exit(130) from None
-    failed = [outcome for outcome in outcomes if outcome.error]
-    say(f"{len(outcomes) - len(failed)} of {len(outcomes)} cases written to {output}")
+    finally:
+        if done and into_folder:
+            write_outcomes(output, done)
+    failed = [outcome for outcome in done if outcome.error]
+    warned = sum(bool(outcome.warnings) for outcome in done)
+    say(
+        f"{len(done) - len(failed)} of {len(done)} cases written to {output}"
+        + (f", {warned} with warnings" if warned else "")
+        + (f"; {output / OUTCOMES} lists them" if warned and into_folder else "")
+    )
     if failed:
         raise typer.Exit(1)

@@ -37,6 +37,12 @@ for _name, _pattern, _first in _PLAIN_VALUES:
         )
 
 
+# A list of a thousand case ids is a thousand values. Each alias counts as all that it stands for: ten lines of nine aliases each
+# ("billion laughs") would be 3e9 values.
+_MAX_VALUES = 200_000
+_MAX_CHARACTERS = 4_000_000
+
+
 class NotYaml(Exception):
     """Text that is not YAML, with the line of the error."""
 
@@ -74,11 +80,14 @@ def parse_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int], list[Problem
             for index, value in enumerate(node.value):
                 note_lines(value, (*path, str(index)))
 
+    if len(text) > _MAX_CHARACTERS:
+        raise NotYaml(f"it has {len(text)} characters; a config has at most {_MAX_CHARACTERS}")
     try:
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is not None:
+                _refuse_bomb(node)
                 note_lines(node, ())
             document = loader.construct_document(node) if node is not None else None
         finally:
@@ -92,3 +101,30 @@ def parse_yaml(text: str) -> tuple[Any, dict[tuple[str, ...], int], list[Problem
     except ValueError as error:  # such as !!int x
         raise NotYaml(str(error)) from None
     return document, lines, problems
+
+
+def _refuse_bomb(root: yaml.Node) -> None:
+    """Refuses a document whose aliases expand to more values than any config has, before anything is expanded.
+
+    Raises:
+        NotYaml: It does, or an alias contains itself.
+    """
+    sizes: dict[int, int] = {}  # node -> values it expands to; 0 while it is being counted
+
+    def size_of(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if sizes[id(node)] == 0:
+                raise NotYaml("an alias contains itself", node.start_mark.line + 1)
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        size = 1
+        if isinstance(node, yaml.MappingNode):
+            size += sum(size_of(key) + size_of(value) for key, value in node.value)
+        elif isinstance(node, yaml.SequenceNode):
+            size += sum(map(size_of, node.value))
+        if size > _MAX_VALUES:
+            raise NotYaml(f"its aliases expand to more than {_MAX_VALUES} values", node.start_mark.line + 1)
+        sizes[id(node)] = size
+        return size
+
+    size_of(root)

@@ -88,6 +88,16 @@ class WorkingGrid:
         view = array[(..., *(slice(None, None, -1) if flip else slice(None) for flip in self.flips))]
         return view.transpose(*range(lead), *(lead + int(axis) for axis in np.argsort(self.order)))
 
+    def file_voxel(self, index: Sequence[int]) -> tuple[int, ...]:
+        """The voxel of the file's grid at the centre of a voxel of the working grid."""
+        voxel = [0] * len(self.order)
+        for i, size, old, axis, flip in zip(
+            index, self.shape, self.oriented_shape, self.order, self.flips, strict=True
+        ):
+            along = (2 * i + 1) * old // (2 * size)
+            voxel[axis] = old - 1 - along if flip else along
+        return tuple(voxel)
+
     @cached_property
     def forward_weights(self) -> tuple[np.ndarray | None, ...]:
         """One matrix per axis from oriented to working samples; None for an axis that keeps its samples."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
-from r2seg.data.images import output_name, split_suffix
+from r2seg.data.images import output_name, probabilities_path, split_suffix
 from r2seg.errors import UserError
-from r2seg.inference.segmenter import Segmenter
+from r2seg.files import why_not_writable
+from r2seg.inference.segmenter import Found, Segmenter
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,19 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished job: its label map has been written, or ``error`` says why not."""
+    """A finished job: its label map has been written, or ``error`` says why not.
+
+    Attributes:
+        job: What was to be done.
+        error: Why there is no label map.
+        found: How much of each label was found.
+        warnings: What may make the label map wrong.
+    """
 
     job: Job
     error: str | None = None
+    found: Mapping[str, Found] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def plan_jobs(
@@ -80,7 +93,8 @@ def plan_jobs(
             name = output_name(images[0])
             target = output if single else output / images[0].parent.relative_to(root) / name
             below = target.relative_to(output.parent if single else output)
-            jobs.append(Job(images, target, (output.parent if single else output) / "probabilities" / below))
+            probable = probabilities_path((output.parent if single else output) / "probabilities" / below)
+            jobs.append(Job(images, target, probable))
     jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
         raise UserError(f"-o {output} is one file, but there are {len(jobs)} cases: name a folder")
@@ -104,7 +118,8 @@ def plan_case_jobs(
     jobs = []
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
-        jobs.append(Job(case.images, output / f"{case.id}{suffix}", output / "probabilities" / f"{case.id}{suffix}"))
+        probable = probabilities_path(output / "probabilities" / f"{case.id}{suffix}")
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable))
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 
@@ -134,6 +149,7 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
     sources = {path.resolve() for job in jobs for path in job.images}
     kept_free = [folder.resolve() for folder in protected]
     targets: dict[Path, Job] = {}
+    places: set[Path] = set()
     for job in jobs:
         for path in (job.output, job.probabilities) if probabilities else (job.output,):
             key = path.resolve()
@@ -147,10 +163,14 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
                     f"{other.images[0]} and {job.images[0]} would both be written to {path}: "
                     "name their common folder as the input, or run them one by one"
                 )
-            place = next(folder for folder in key.parents if folder.exists())
-            if not place.is_dir() or not os.access(place, os.W_OK):
-                reason = "it is not a folder" if not place.is_dir() else "permission denied"
-                raise UserError(f"{path} cannot be written to {place}: {reason}; name another folder with -o")
+            if key.is_dir():
+                raise UserError(f"{path} is a folder: name another folder with -o, or remove it")
+            places.add(next(folder for folder in key.parents if folder.exists()))
+    for place in sorted(places):
+        reason = why_not_writable(place) if place.is_dir() else "it is not a folder"
+        if reason is not None:
+            path = next(path for path in targets if place in path.parents)
+            raise UserError(f"{path} cannot be written to {place}: {reason}; name another folder with -o")
 
 
 def infer(
@@ -182,11 +202,15 @@ def infer(
             segmentation.write(job.output)
             if probabilities:
                 segmentation.write_probabilities(job.probabilities)
-            outcome = Outcome(job)
+            outcome = Outcome(job, None, segmentation.found, segmentation.warnings)
         except (UserError, OSError, MemoryError) as error:
             outcome = Outcome(job, " ".join(str(error).split()) or type(error).__name__)
-        except RuntimeError as error:  # torch's: out of device memory, an unsupported size
-            outcome = Outcome(job, str(error).splitlines()[0])
+        except Exception as error:  # nothing but an interruption ends a batch
+            # torch's RuntimeErrors (out of device memory, an unsupported size) say what happened in their first line.
+            reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+            known = isinstance(error, RuntimeError) and reason
+            outcome = Outcome(job, reason if known else f"unexpected {type(error).__name__}: {reason}")
+            logger.debug("%s", job.images[0], exc_info=error)
         outcomes.append(outcome)
         if on_outcome:
             on_outcome(outcome)

@@ -15,7 +15,7 @@ from r2seg.config import Config, Window
 from r2seg.data.geometry import WorkingGrid, unresample
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.devices import autocast, autocast_dtype
-from r2seg.errors import entry_of
+from r2seg.errors import UserError, entry_of
 from r2seg.inference.postprocessing import postprocess
 from r2seg.inference.windows import WindowInferer
 
@@ -82,6 +82,9 @@ def predict(
 
     Returns:
         Indices (*S) uint8 and probabilities (K, *S) or None.
+
+    Raises:
+        UserError: The network's logits are not finite.
     """
     axis = inferer.stream_axis(grid.shape)
     indices = np.zeros(grid.oriented_shape, dtype=np.uint8)
@@ -95,6 +98,7 @@ def predict(
 
     def scores() -> Iterator[tuple[slice, Tensor]]:
         for part, logits in inferer.stream(image, run_network, device=device):
+            _check_finite(logits, part.start, axis, grid, dtype)
             yield part, logits if raw else to_probabilities(logits, output)
 
     for part, slab in unresample(scores(), grid, axis):
@@ -111,6 +115,35 @@ def predict(
     return indices, kept
 
 
+def _check_finite(logits: Tensor, start: int, axis: int, grid: WorkingGrid, dtype: torch.dtype | None) -> None:
+    """Refuses NaN and infinite logits, which would silently become background.
+
+    Args:
+        logits: A slab (K, ...) on the working grid.
+        start: Where the slab begins along ``axis``.
+        axis: The streaming axis.
+        grid: The working grid, to name the voxel of the file.
+        dtype: The precision that the network computed in.
+
+    Raises:
+        UserError: Some are; names the first voxel and what to try.
+    """
+    if logits.sum().isfinite():  # one pass without a mask; a sum that overflows is looked at closely
+        return
+    places = (~logits.isfinite()).any(0).nonzero()
+    if not len(places):
+        return
+    index = places[0].tolist()
+    index[axis] += start
+    voxel = grid.file_voxel(index)
+    if dtype is None:
+        remedy = "the network computed in float32: look at the image's intensities there, or at the run's weights"
+    else:
+        name = str(dtype).removeprefix("torch.")
+        remedy = f"the network computed in {name}: try infer.precision=float32 (r2seg-infer --precision float32)"
+    raise UserError(f"the network's logits are NaN or infinite in the window around voxel {voxel}; {remedy}")
+
+
 def segment_prepared(
     network: nn.Module,
     image: PreparedImage,
@@ -119,11 +152,15 @@ def segment_prepared(
     config: Config,
     *,
     device: torch.device,
+    precision: str | None = None,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
     on_probabilities: Callable[[tuple[slice, ...], Tensor], None] | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """``predict`` and the config's postprocessing: everything that inference and validation do to a prepared image."""
+    """``predict`` and the config's postprocessing: everything that inference and validation do to a prepared image.
+
+    ``precision`` is by default the config's ``infer.precision``.
+    """
     indices, kept = predict(
         network,
         image,
@@ -131,7 +168,7 @@ def segment_prepared(
         inferer,
         config.network.output,
         device=device,
-        dtype=autocast_dtype(device, config.infer.precision),
+        dtype=autocast_dtype(device, precision or config.infer.precision),
         probabilities=probabilities,
         on_slab=on_slab,
         on_probabilities=on_probabilities,
@@ -155,6 +192,6 @@ def inferer_of(
         window.size,
         plane,
         overlap=window.overlap if overlap is None else overlap,
-        batch_size=batch_size or window.batch_size,
+        batch_size=window.batch_size if batch_size is None else batch_size,
         blend=window.blend,
     )

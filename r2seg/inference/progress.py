@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from r2seg.errors import counted, some
 from r2seg.inference.batch import Job, Outcome
+from r2seg.inference.segmenter import Found
 
 
 class Bar(Progress):
@@ -29,6 +31,13 @@ class _Narrower:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield from console.render(self.inner, options.update(width=max(options.max_width - self.free, 10)))
+
+
+def amount(found: Found) -> str:
+    """How much of a label was found, as text: "12.5 mL", or "340 pixels" of pictures."""
+    if found.millilitres is None:
+        return counted(found.voxels, "pixel")
+    return f"{found.millilitres:.1f} mL" if found.millilitres >= 10 else f"{found.millilitres:.3g} mL"
 
 
 class InferenceProgress:
@@ -57,8 +66,11 @@ class InferenceProgress:
             error = outcome.error if str(name) in outcome.error else f"{name}: {outcome.error}"
             text = f"FAILED {error}"
         else:
-            text = f"{name} -> {outcome.job.output}  {seconds:.1f} s"
+            amounts = some([f"{label} {amount(found)}" for label, found in outcome.found.items()], 8)
+            text = f"{name} -> {outcome.job.output}  {amounts}  {seconds:.1f} s"
         self.console.print(f"[{self.done}/{self.total}] {text}", markup=False, soft_wrap=True)
+        for warning in outcome.warnings:
+            self.console.print(f"WARNING {name}: {warning}", markup=False, soft_wrap=True)
         if self.bar:
             self.bar.update(self.task, completed=self.done)
 

@@ -6,18 +6,35 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from r2seg.config import Config
-from r2seg.data.images import Image, read_image, write_label_map, write_probabilities
+from r2seg.data.images import Image, write_label_map, write_probabilities
+from r2seg.data.intensity import Intensity
+from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
+from r2seg.inference.inputs import read_input
 from r2seg.inference.prediction import inferer_of, segment_prepared
-from r2seg.run import BEST, Run
+from r2seg.run import BEST, MANIFEST, Run
+
+
+@dataclass(frozen=True)
+class Found:
+    """How much of a label was found.
+
+    Attributes:
+        voxels: Number of voxels or pixels.
+        millilitres: Their volume; None for pictures and for volumes without geometry.
+    """
+
+    voxels: int
+    millilitres: float | None = None
 
 
 @dataclass(frozen=True)
@@ -29,16 +46,31 @@ class Segmentation:
         labels: Name -> value(s) in files.
         image: The input.
         probabilities: (channels, *S) float32 on the file's grid if they were requested: with softmax, background first.
+        warnings: What may make the label map wrong: nothing was found, or intensities unlike those of the training cases.
+        turned: Whether indices and probabilities have a picture's axes as (columns, rows), as a MetaTensor gave them.
     """
 
     indices: np.ndarray
     labels: dict[str, tuple[int, ...]]
     image: Image = field(repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
+    warnings: tuple[str, ...] = ()
+    turned: bool = False
+
+    @property
+    def found(self) -> dict[str, Found]:
+        """How much of each label was found."""
+        affine = self.image.affine if self.image.spatial_dims == 3 else None
+        voxel_mm3 = None if affine is None else abs(float(np.linalg.det(affine[:3, :3])))
+        found = {}
+        for index, name in enumerate(self.labels, start=1):
+            voxels = int(np.count_nonzero(self.indices == index))
+            found[name] = Found(voxels, None if voxel_mm3 is None else voxels * voxel_mm3 / 1000)
+        return found
 
     def write(self, path: Path) -> None:
         """Writes the label map with the input's own header."""
-        write_label_map(path, self.indices, self.image, self.labels)
+        write_label_map(path, self._upright(self.indices), self.image, self.labels)
 
     def write_probabilities(self, path: Path) -> None:
         """Writes the probabilities, classes last, as uint16 with scale 1/65535.
@@ -48,7 +80,10 @@ class Segmentation:
         """
         if self.probabilities is None:
             raise ValueError("there are no probabilities: segment with probabilities=True")
-        write_probabilities(path, self.probabilities, self.image)
+        write_probabilities(path, self._upright(self.probabilities), self.image)
+
+    def _upright(self, array: np.ndarray) -> np.ndarray:
+        return array.swapaxes(-1, -2) if self.turned else array
 
 
 class Segmenter:
@@ -62,9 +97,11 @@ class Segmenter:
         device: Where it computes.
         overlap: Window overlap; default: the run's.
         batch_size: Windows per call of the network; default: the run's.
+        intensity_range: The training cases' range of each channel; without it, unlike intensities give no warning.
+        precision: A key of ``r2seg.devices.PRECISIONS``; default: the run's ``infer.precision``.
 
     Raises:
-        UserError: The device does not support the config's precision.
+        UserError: The device does not support the precision.
     """
 
     def __init__(
@@ -77,14 +114,18 @@ class Segmenter:
         device: torch.device,
         overlap: float | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
+        intensity_range: Sequence[IntensityRange] | None = None,
     ) -> None:
         self.network = network.to(device).eval()
         self.config = config
         self.in_channels = in_channels
         self.image_dims = image_dims
         self.device = device
+        self.intensity_range = intensity_range
         self.inferer = inferer_of(config.window, image_dims, overlap=overlap, batch_size=batch_size)
-        autocast_dtype(device, config.infer.precision)  # fails early if unsupported
+        self.precision = precision or config.infer.precision
+        autocast_dtype(device, self.precision)  # fails early if unsupported
 
     @classmethod
     def from_run(
@@ -94,6 +135,7 @@ class Segmenter:
         *,
         overlap: float | None = None,
         batch_size: int | None = None,
+        precision: str | None = None,
     ) -> Segmenter:
         """The segmenter of a run's best checkpoint. Needs neither the training data nor a network.
 
@@ -102,6 +144,7 @@ class Segmenter:
             device: A name for ``resolve_device``, or a device.
             overlap: Window overlap; default: the run's.
             batch_size: Windows per call of the network; default: the run's.
+            precision: "auto", "float32", "bf16" or "fp16"; default: the run's ``infer.precision``.
 
         Raises:
             UserError: The folder is not a run folder, or its checkpoint is missing or damaged.
@@ -111,61 +154,113 @@ class Segmenter:
         checkpoint = run.load_checkpoint(BEST)
         try:
             network.load_state_dict(checkpoint["network"])
-        except (KeyError, RuntimeError) as error:
+        except (RuntimeError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{run.path / BEST} does not fit the network of {run.path / 'config.yaml'}: {str(error).splitlines()[0]}"
             ) from error
-        manifest = run.manifest
         return cls(
             network,
             run.config,
-            in_channels=manifest["in_channels"],
-            image_dims=manifest["image_dims"],
+            in_channels=run.in_channels,
+            image_dims=run.image_dims,
             device=device if isinstance(device, torch.device) else resolve_device(device),
             overlap=overlap,
             batch_size=batch_size,
+            precision=precision,
+            intensity_range=_ranges_of(run),
         )
 
     @torch.inference_mode()
     def segment(
         self,
-        image: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Image,
+        image: Any,
         *,
+        affine: np.ndarray | None = None,
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
     ) -> Segmentation:
         """The label map of one case.
 
+        Images in memory are taken by these rules, and pass the same checks as files:
+
+        - numpy arrays and torch tensors are channel-first, (C, *S), or (*S) for one channel, with S (rows, columns) of pictures and
+          (X, Y, Z) of volumes. They have no geometry: give ``affine``, else a volume's axes are taken to run to the right,
+          anterior and superior without resampling, which a warning of the segmentation says.
+        - MetaTensors are channel-first too; their affine is used, in MONAI's RAS+ or as their metadata say. Pictures that MONAI's
+          PILReader read as (C, columns, rows) are segmented upright; the indices have the tensor's axes.
+        - nibabel images (channels last) and SimpleITK images (components; LPS+ geometry) are as their files.
+
         Args:
-            image: A file, the files of the case's channels, or a read image.
+            image: A file, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
             probabilities: Also return the probabilities.
             on_slab: Called with the fraction that is done, for progress.
 
         Raises:
-            UserError: The image cannot be read, or does not have the channels or axes that the run was trained on.
+            UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
+                logits are not finite.
         """
-        if not isinstance(image, Image):
-            image = read_image(image)
-        self._refuse_other_kind(image)
+        given = read_input(image, self.image_dims, affine)
+        image = given.image
+        self._refuse_other_kind(image, given.in_memory)
+        if given.in_memory:
+            self._refuse_saturated(image)
         prepared = prepare_image(image, self.config.preprocessing)
-        indices, kept = segment_prepared(
-            self.network,
-            prepared,
-            prepared.grid,
-            self.inferer,
-            self.config,
-            device=self.device,
-            probabilities=probabilities,
-            on_slab=on_slab,
-        )
+        try:
+            indices, kept = segment_prepared(
+                self.network,
+                prepared,
+                prepared.grid,
+                self.inferer,
+                self.config,
+                device=self.device,
+                precision=self.precision,
+                probabilities=probabilities,
+                on_slab=on_slab,
+            )
+        except UserError as error:
+            raise UserError(f"{image.path}: {error}") from error
         labels = self.config.data.labels
-        restore = prepared.grid.restore_orientation
-        return Segmentation(restore(indices), dict(labels), image, None if kept is None else restore(kept))
 
-    def _refuse_other_kind(self, image: Image) -> None:
+        def restore(array: np.ndarray) -> np.ndarray:
+            array = prepared.grid.restore_orientation(array)
+            return array.swapaxes(-1, -2) if given.turned else array
+
+        return Segmentation(
+            restore(indices),
+            dict(labels),
+            image,
+            None if kept is None else restore(kept),
+            given.warnings + self._warnings(image, prepared.intensity, indices),
+            given.turned,
+        )
+
+    def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:
+        warnings = []
+        if self.intensity_range is not None:
+            unlike = unlike_training(image.array, intensity, self.intensity_range)
+            warnings += [] if unlike is None else [unlike]
+        if not indices.any():
+            warnings.append(f"nothing was found: no voxel of the label map is {' or '.join(self.config.data.labels)}")
+        return tuple(warnings)
+
+    def _refuse_saturated(self, image: Image) -> None:
+        """Real numbers in memory are often a picture's bytes after a conversion: intensity "unit" would clip them all to 1."""
+        if (
+            self.config.preprocessing.intensity.kind == "unit"
+            and image.array.dtype.kind == "f"
+            and image.array.max() > 1
+        ):
+            raise UserError(
+                f"{image.path}: holds real numbers up to {float(image.array.max()):g}, but the run expects them from 0 to 1 "
+                "(intensity unit), or the integers of the file: convert it"
+            )
+
+    def _refuse_other_kind(self, image: Image, in_memory: bool) -> None:
         if image.num_channels != self.in_channels:
             raise UserError(
                 f"{image.path} has {counted(image.num_channels, 'channel')}, but the run was trained on {self.in_channels}"
+                + ("; arrays have their channels first" if in_memory else "")
             )
         if image.spatial_dims != self.image_dims:
             kinds = {2: "a picture of two axes", 3: "a volume of three axes"}
@@ -173,3 +268,17 @@ class Segmenter:
             raise UserError(
                 f"{image.path} is {kinds[image.spatial_dims]}, but the run was trained on {trained[self.image_dims]}"
             )
+
+
+def _ranges_of(run: Run) -> list[IntensityRange] | None:
+    """The intensity range of a run's training cases; None for a run that does not state it."""
+    stated = run.manifest.get("intensity_range")
+    if stated is None:
+        return None
+    try:
+        ranges = ranges_of(stated)
+        if len(ranges) != run.in_channels:
+            raise ValueError(f"intensity_range has {len(ranges)} channels, expected {run.in_channels}")
+    except ValueError as error:
+        raise UserError(f"{run.path / MANIFEST}: {error}: the run is damaged") from None
+    return ranges

@@ -139,15 +139,18 @@ class Assembly:
         return evaluator
 
     def _segment(self, case: CachedCase, on_probabilities: Any = None) -> np.ndarray:
-        return segment_prepared(
-            self.network,
-            case.prepared,
-            case.grid,
-            self.inferer,
-            self.config,
-            device=self.device,
-            on_probabilities=on_probabilities,
-        )[0]
+        try:
+            return segment_prepared(
+                self.network,
+                case.prepared,
+                case.grid,
+                self.inferer,
+                self.config,
+                device=self.device,
+                on_probabilities=on_probabilities,
+            )[0]
+        except UserError as error:
+            raise UserError(f"case {case.id}: {error}") from error
 
 
 def assemble(

@@ -19,6 +19,7 @@ from monai.handlers import ValidationHandler
 from r2seg.case_sets import parts_of
 from r2seg.config import Config
 from r2seg.data.cases import Case
+from r2seg.data.intensity_range import measure_ranges
 from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import split_cases
@@ -32,6 +33,9 @@ from r2seg.training.plots import plot_course
 from r2seg.training.progress import TrainingProgress
 from r2seg.training.results import score_best
 from r2seg.training.resume import adopt_config, is_finished, run_to_resume
+
+# At most so many training cases are measured for the intensity range, evenly chosen.
+_MEASURED_CASES = 100
 
 
 def train(
@@ -160,6 +164,9 @@ def _create_run(output: Path, assembly: Assembly) -> Run:
     """The run folder, with all that is known before the first epoch."""
     config, cases = assembly.config, assembly.cases
     facts = {"in_channels": cases.in_channels, "image_dims": cases.image_dims, "labels": list(config.data.labels)}
+    training = cases.parts["train"]
+    measured = training[:: -(-len(training) // _MEASURED_CASES)]
+    facts["intensity_range"] = measure_ranges((case.voxels, case.intensity) for case in measured)
     return Run.create(output, config, cases.ids, {**facts, "state": "training", "epochs": 0, **environment()})
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from r2seg.data.cases import Case
+from r2seg.data.images import read_image
 from r2seg.errors import UserError
 from r2seg.inference.batch import infer, plan_case_jobs, plan_jobs
 from r2seg.inference.segmenter import Segmenter
@@ -83,6 +84,13 @@ def test_probability_maps_overwrite_neither_inputs_nor_label_maps(tmp_path: Path
     assert len(plan_jobs([both], tmp_path / "out", 1)) == 2
 
 
+def test_probabilities_of_two_pictures_are_never_one_file(tmp_path: Path) -> None:
+    scans = touch(tmp_path / "scans", "a.png", "a.tif")
+    assert len(plan_jobs([scans], tmp_path / "out", 1)) == 2
+    with pytest.raises(UserError, match=r"a\.png and .*a\.tif would both be written to .*probabilities/a\.npy"):
+        plan_jobs([scans], tmp_path / "out", 1, probabilities=True)
+
+
 def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
     case = Case("a", (root / "images/a.nii.gz",), root / "labels/a.nii.gz")
@@ -98,6 +106,24 @@ def test_a_place_that_cannot_be_written_is_reported_before_the_first_case(tmp_pa
     touch(tmp_path, "a.nii.gz", "file.txt")
     with pytest.raises(UserError, match=r"cannot be written to .*file\.txt: it is not a folder"):
         plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "file.txt" / "out", 1)
+
+
+def test_a_read_only_output_is_found_before_the_first_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By trying: root may write anywhere by the permissions, and still not on a read-only file system."""
+    touch(tmp_path, "a.nii.gz")
+    with pytest.raises(UserError, match=r"/proc/r2seg/a\.nii\.gz cannot be written to /proc: "):
+        plan_jobs([tmp_path / "a.nii.gz"], Path("/proc/r2seg"), 1)
+
+    def read_only(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.mkdtemp", read_only)
+    with pytest.raises(UserError, match=r"cannot be written to .*: read-only file system; name another folder with -o"):
+        plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "out", 1)
+    monkeypatch.undo()
+    (tmp_path / "out/a.nii.gz").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"out/a\.nii\.gz is a folder"):
+        plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "out", 1)
 
 
 def test_a_folder_of_dicom_names_the_way_to_nifti(tmp_path: Path) -> None:
@@ -147,3 +173,41 @@ def test_a_failing_case_is_named_and_the_others_continue(tiny_run: Path, tiny_vo
     assert "NaN" in errors["b"] and "truncated" in errors["c"] and "empty" in errors["d"]
     assert all("\n" not in error for error in errors.values() if error)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.nii.gz", "e.nii.gz"]
+
+
+def test_nothing_but_an_interruption_ends_a_batch(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("a", "b", "c"):
+        nib.save(nib.load(tiny_volumes / "images/case_3.nii.gz"), scans / f"{name}.nii.gz")
+    segmenter = Segmenter.from_run(tiny_run, "cpu")
+    segment = segmenter.segment
+
+    def odd(images, **options):
+        if images[0].name == "b.nii.gz":
+            raise error
+        return segment(images, **options)
+
+    monkeypatch.setattr(segmenter, "segment", odd)
+    for error in (
+        TypeError("can't convert\nthis"),
+        KeyError("x"),
+        AssertionError(),
+        UnicodeDecodeError("utf-8", b"", 0, 1, "x"),
+    ):
+        outcomes = infer(segmenter, plan_jobs([scans], tmp_path / "out", 1))
+        assert [outcome.error is None for outcome in outcomes] == [True, False, True]
+        assert f"unexpected {type(error).__name__}" in outcomes[1].error and "\n" not in outcomes[1].error
+    error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        infer(segmenter, plan_jobs([scans], tmp_path / "out", 1))
+
+
+def test_longdouble_pictures_are_read(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((20, 30)).astype(np.longdouble)
+    np.save(tmp_path / "a.npy", values)
+    image = read_image(tmp_path / "a.npy")
+    assert image.array.dtype == np.float64
+    np.testing.assert_array_equal(image.array[0], values.astype(np.float64))

@@ -18,9 +18,11 @@ from tiny import settings, write_config, write_volumes
 from torch import nn
 
 from r2seg.config import Config, load_config
+from r2seg.data.geometry import WorkingGrid
 from r2seg.data.images import read_probabilities
 from r2seg.errors import UserError
-from r2seg.inference.segmenter import Segmenter
+from r2seg.inference.prediction import _check_finite
+from r2seg.inference.segmenter import Found, Segmenter
 from r2seg.run import Run
 from r2seg.training.train import train
 
@@ -215,6 +217,92 @@ def test_batch_size_does_not_change_the_labels(tiny_run: Path, tiny_volumes: Pat
     image = tiny_volumes / "images/case_3.nii.gz"
     one, many = (Segmenter.from_run(tiny_run, "cpu", batch_size=size).segment(image).indices for size in (1, 7))
     assert (one != many).mean() < 1e-3  # sums in another order may turn a voxel that sits on the fence
+
+
+def test_what_was_found_is_millilitres_of_volumes_and_pixels_of_pictures(tmp_path: Path) -> None:
+    voxels = np.full(SHAPE, -1000, np.int16)
+    voxels[2:5, 1:3, 1:3] = 100
+    segmentation = segmenter().segment(save(tmp_path / "a.nii.gz", voxels, sheared()))
+    assert segmentation.found["ball"].voxels == 12
+    assert segmentation.found["ball"].millilitres == pytest.approx(12 * 1 * 1.2 * 3 / 1000)  # shear keeps the volume
+    assert segmentation.warnings == ()
+    pixels = np.zeros((11, 17), np.uint8)
+    pixels[3, 4:9] = 255
+    Picture.fromarray(pixels).save(tmp_path / "a.png")
+    pictures = segmenter(image_dims=2, preprocessing={"intensity": {"kind": "unit"}})
+    assert pictures.segment(tmp_path / "a.png").found["ball"] == Found(5, None)
+    Picture.fromarray(pixels * 0).save(tmp_path / "b.png")
+    assert pictures.segment(tmp_path / "b.png").warnings == ("nothing was found: no voxel of the label map is ball",)
+
+
+def test_a_run_without_an_intensity_range_gives_no_warning_and_a_damaged_one_is_an_error(
+    tiny_run: Path, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "a.nii.gz"
+    scan = nib.load(tiny_volumes / "images/case_3.nii.gz")
+    save(image, np.asarray(scan.dataobj) + np.int16(1024), scan.affine)
+    run = Run.open(shutil.copytree(tiny_run, tmp_path / "run"))
+    assert any("unlike" in warning for warning in Segmenter.from_run(run.path, "cpu").segment(image).warnings)
+    run.update_manifest(intensity_range=None)
+    assert not any("unlike" in warning for warning in Segmenter.from_run(run.path, "cpu").segment(image).warnings)
+    run.update_manifest(intensity_range=[{"file": "x"}])
+    with pytest.raises(UserError, match=r"manifest\.json: .*the run is damaged"):
+        Segmenter.from_run(run.path, "cpu")
+
+
+class NotFinite(nn.Module):
+    """Background everywhere, but a logit that is not finite where the image is brightest, as float16 overflows."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        score = torch.where(image[:, :1] >= 1, self.value, -1.0)
+        return torch.cat([-score, score], dim=1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_fail_the_case_by_name_and_place(tmp_path: Path, value: float) -> None:
+    voxels = np.full(SHAPE, -1000, np.int16)
+    voxels[6, 2, 3] = 900  # above the window's end: 1
+    affine = orientations()[29]
+    path = save(tmp_path / "scan.nii.gz", voxels, affine)
+    broken = segmenter()
+    broken.network = NotFinite(value)
+    message = r"scan\.nii\.gz: the network's logits are NaN or infinite in the window around voxel \(6, 2, 3\); the network computed in float32"
+    with pytest.raises(UserError, match=message):
+        broken.segment(path)
+    with pytest.raises(UserError, match=message):
+        broken.segment(path, probabilities=True)
+
+
+def test_what_to_try_is_float32_where_the_network_computed_in_less() -> None:
+    grid = WorkingGrid.of((3, 4), None)
+    logits = torch.zeros(2, 3, 4)
+    logits[1, 2, 1] = float("inf")
+    with pytest.raises(
+        UserError, match=r"voxel \(2, 1\); the network computed in float16: try infer\.precision=float32"
+    ):
+        _check_finite(logits, 0, 0, grid, torch.float16)
+    _check_finite(torch.full((2, 3, 4), 3e38), 0, 0, grid, None)  # the sum overflows, the logits are finite
+
+
+def test_the_voxel_of_a_working_voxel_is_the_files(tmp_path: Path) -> None:
+    for affine in orientations():
+        grid = WorkingGrid.of(SHAPE, affine)
+        numbers = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+        oriented = grid.orient(numbers)
+        index = tuple(size // 3 for size in oriented.shape)
+        assert numbers[grid.file_voxel(index)] == oriented[index]
+
+
+def test_the_precision_can_be_chosen_for_one_inference(tiny_run: Path) -> None:
+    assert Segmenter.from_run(tiny_run, "cpu", precision="float32").precision == "float32"
+    with pytest.raises(UserError, match="precision fp16 is for CUDA devices"):
+        Segmenter.from_run(tiny_run, "cpu", precision="fp16")
+    with pytest.raises(UserError, match="precision is 'half', which is unknown"):
+        Segmenter.from_run(tiny_run, "cpu", precision="half")
 
 
 def test_a_folder_that_is_not_a_run_is_reported_with_runs_near_it(tiny_run: Path) -> None:

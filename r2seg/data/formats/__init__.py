@@ -6,6 +6,7 @@ rest of the program imports from images/, which documents what is accepted.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from r2seg.data.formats.nifti import open_nifti, write_nifti
 from r2seg.data.formats.npy import open_npy, write_npy
 from r2seg.data.formats.pictures import open_picture, write_png
 from r2seg.data.formats.tiff import open_tiff, write_tiff
+from r2seg.errors import some
 from r2seg.files import replacing
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "Grid",
     "Header",
     "ImageError",
+    "check_grid",
     "known_suffix",
     "open_file",
     "split_suffix",
@@ -122,13 +125,22 @@ def open_file(path: Path) -> File:
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty (0 bytes)")
         file = FORMATS[suffix].open(path)
-    grid = file.grid
+    check_grid(file.grid)
+    return file
+
+
+def check_grid(grid: Grid) -> None:
+    """Refuses an image without pixels, or whose affine cannot be inverted.
+
+    Raises:
+        ImageError: It is one of these.
+    """
+    path = grid.path
     if 0 in grid.shape or grid.num_channels == 0:
         raise ImageError(f"{path}: has no pixels: shape {grid.shape}, {grid.num_channels} channels")
     if grid.affine is not None and not is_invertible(grid.affine):
         rows = "; ".join(" ".join(f"{v:g}" for v in row) for row in grid.affine[:3])
         raise ImageError(f"{path}: its affine [{rows}] is singular or not finite; repair the header")
-    return file
 
 
 def write_array(path: Path, array: np.ndarray, around: Header) -> None:
@@ -151,6 +163,12 @@ def write_array(path: Path, array: np.ndarray, around: Header) -> None:
             f"{path}: a volume {array.shape} does not fit into a picture; give a .nii.gz, .nrrd or .mha name"
         )
     if kind.has_geometry and around.affine is None:
+        if array.ndim - around.classes == 3:
+            raise ImageError(f"{path}: the volume has no affine, which {suffix} needs: segment it with affine=...")
         raise ImageError(f"{path}: a picture has no geometry for {suffix}; give a .png name")
     with errors_of(path, "written"), replacing(path) as folder:
         kind.write(folder / path.name, array, around)
+        if not (folder / path.name).is_file():  # a library that gives the file another name
+            raise ImageError(
+                f"{path}: cannot be written: the format's library wrote {some(os.listdir(folder))} instead"
+            )

@@ -7,6 +7,7 @@ labels or probabilities: images/ does.
 from __future__ import annotations
 
 import gzip
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,10 @@ from typing import Any
 import numpy as np
 from isal import isal_zlib
 
+from r2seg.data.formats.messages import named
 from r2seg.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -77,6 +81,8 @@ class File:
             raise ImageError(f"{path}: holds values of type {array.dtype}; expected integers or real numbers")
         if array.dtype == bool:
             array = array.astype(np.uint8)
+        if array.dtype.kind == "f" and array.dtype.itemsize > 8:  # torch has no longer floats
+            array = array.astype(np.float64)
         if not array.dtype.isnative:  # torch cannot use a foreign byte order
             array = array.astype(array.dtype.newbyteorder("="))
         return array, palette
@@ -103,11 +109,12 @@ class Header:
 def errors_of(path: Path, verb: str) -> Iterator[None]:
     """Turns what the libraries raise on files they cannot read or write into one line with the file's name.
 
-    On damaged files they raise nearly anything. When writing, an error that does not come from the disk or from memory is a bug
+    Their warnings get the file's name, too. On damaged files they raise nearly anything. When writing, an error that does not come from the disk or from memory is a bug
     and is not caught.
     """
     try:
-        yield
+        with named(path):
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -143,6 +150,39 @@ def with_normal(affine: np.ndarray) -> np.ndarray:
         length = np.linalg.norm(normal)
         affine[:3, 2] = normal / length if length > 0 else 0
     return affine
+
+
+def path_for_itk(path: Path) -> str:
+    """The path as text for SimpleITK, which ends the whole process on a name that is not UTF-8.
+
+    Raises:
+        ImageError: The path is not UTF-8.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ImageError(f"{path}: its name is not UTF-8, which SimpleITK cannot open: rename it") from None
+    return str(path)
+
+
+def check_complete(path: Path, have: int, size: int, what: str = "voxels") -> None:
+    """Refuses a file that holds less than its header states.
+
+    Raises:
+        ImageError: Fewer than ``size`` bytes are there.
+    """
+    if have < size:
+        raise ImageError(
+            f"{path}: is truncated: holds {max(have, 0)} of the {size} bytes of {what} that its header states"
+        )
+
+
+def warn_of_rest(path: Path, have: int, size: int) -> None:
+    """Warns of a file without a checksum that holds more than its header states."""
+    if have > size:
+        logger.warning(
+            "%s: holds %d bytes more than the voxels that its header states: is the header right?", path, have - size
+        )
 
 
 def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:

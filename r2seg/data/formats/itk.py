@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, with_normal
+from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, drop_alpha, path_for_itk, with_normal
+from r2seg.data.formats.itk_voxels import check_voxels
+from r2seg.data.formats.messages import standard_error_of
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
+
+# Metadata of images that ITK's readers of NRRD, MetaImage and NIfTI made.
+_MEDICAL_KEYS = ("ITK_InputFilterName", "ITK_FileNotes", "ITK_sform_corrected")
 
 
 @dataclass(frozen=True)
@@ -31,18 +38,85 @@ def open_itk(path: Path) -> File:
     import SimpleITK
 
     reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(path_for_itk(path))
     reader.SetImageIO(_IO[path.suffix.lower()])
-    reader.ReadImageInformation()
-    size = tuple(int(n) for n in reader.GetSize())
-    components = int(reader.GetNumberOfComponents())
+    said: list[str] = []
+    try:
+        with standard_error_of(path) as said:
+            reader.ReadImageInformation()
+    except RuntimeError as error:
+        if said and "Reason:" in str(error):  # which is any errno: MetaImage says why on standard error only
+            raise ImageError(f"{path}: cannot be read: {said[0]}") from error
+        raise
+    grid, source = _grid_of(reader, path)
+    size, components = source.size, int(reader.GetNumberOfComponents())
+    pixel = reader.GetPixelID()
+
+    def pixels(_: bool) -> tuple[np.ndarray, None]:
+        bytes_per_value = SimpleITK.Image(
+            [1] * len(size), pixel, components if components > 1 else 0
+        ).GetSizeOfPixelComponent()
+        check_voxels(path, math.prod(size) * components, bytes_per_value)
+        try:
+            array = SimpleITK.GetArrayFromImage(reader.Execute())  # axes reversed, components last
+        except RuntimeError as error:
+            if "No such file" in str(error):  # what MetaImage says of missing bytes, too
+                raise ImageError(f"{path}: cannot be read: its voxel data are missing or truncated") from error
+            raise
+        return _in_file_order(array, len(size), components), None
+
+    return File(grid, source, pixels)
+
+
+def from_simpleitk(image: Any) -> File:
+    """A SimpleITK image in memory, by the rules of its file.
+
+    An image of two axes is a picture (rows, columns) without geometry, unless it was read from a medical format.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import SimpleITK
+
+    grid, source = _grid_of(image, Path("the SimpleITK image"))
+    dims, components = len(source.size), int(image.GetNumberOfComponentsPerPixel())
+    if dims == 2 and not any(image.HasMetaDataKey(key) for key in _MEDICAL_KEYS):
+        picture = Grid(grid.path, grid.shape[::-1], components, None)
+
+        def rows_and_columns(_: bool) -> tuple[np.ndarray, None]:
+            array = SimpleITK.GetArrayFromImage(image)
+            array = np.moveaxis(array, -1, 0) if components > 1 else array[None]
+            return (drop_alpha(grid.path, array) if components in (2, 4) else array), None
+
+        return File(replace(picture, num_channels=components - (components in (2, 4))), None, rows_and_columns)
+    return File(grid, source, lambda _: (_in_file_order(SimpleITK.GetArrayFromImage(image), dims, components), None))
+
+
+def _in_file_order(array: np.ndarray, dims: int, components: int) -> np.ndarray:
+    """ITK's array, axes reversed and components last, as (C, *S)."""
+    if components > 1:
+        return array.transpose(dims, *range(dims - 1, -1, -1))
+    return np.moveaxis(array.T, -1, 0) if dims == 4 else array.T[None]
+
+
+def _grid_of(image: Any, path: Path) -> tuple[Grid, ItkSource]:
+    """Grid and geometry of a SimpleITK image, or of a reader that has read a header.
+
+    Raises:
+        ImageError: The axes or values are not those of an image.
+    """
+    import SimpleITK
+
+    size = tuple(int(n) for n in image.GetSize())
+    has_header_only = isinstance(image, SimpleITK.ImageFileReader)
+    components = int(image.GetNumberOfComponents() if has_header_only else image.GetNumberOfComponentsPerPixel())
     if not 2 <= len(size) <= 4 or (len(size) == 4 and components > 1):
         raise ImageError(
             f"{path}: has {len(size)} axes {size} of {components} components; expected 2, 3, or 4 whose last is channels"
         )
-    if "complex" in SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()):
+    if "complex" in SimpleITK.GetPixelIDValueAsString(image.GetPixelID()):
         raise ImageError(f"{path}: holds complex numbers; write their magnitude or phase as a real image")
-    source = ItkSource(tuple(reader.GetOrigin()), tuple(reader.GetSpacing()), tuple(reader.GetDirection()), size)
+    source = ItkSource(tuple(image.GetOrigin()), tuple(image.GetSpacing()), tuple(image.GetDirection()), size)
     spatial = size[:3]
     dims = len(spatial)
     affine = np.eye(4)
@@ -52,19 +126,8 @@ def open_itk(path: Path) -> File:
     if dims == 2:
         affine = with_normal(affine)
 
-    def pixels(_: bool) -> tuple[np.ndarray, None]:
-        try:
-            array = SimpleITK.GetArrayFromImage(reader.Execute())  # axes reversed, components last
-        except RuntimeError as error:
-            if "No such file" in str(error):  # what MetaImage says of missing bytes, too
-                raise ImageError(f"{path}: cannot be read: its voxel data are missing or truncated") from error
-            raise
-        if components > 1:
-            return array.transpose(dims, *range(dims - 1, -1, -1)), None
-        return (np.moveaxis(array.T, -1, 0) if len(size) == 4 else array.T[None]), None
-
     num_channels = size[3] if len(size) == 4 else components
-    return File(Grid(path, spatial, num_channels, affine), source, pixels)
+    return Grid(path, spatial, num_channels, affine), source
 
 
 def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
@@ -87,4 +150,7 @@ def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
     image.SetOrigin([float(v) for v in origin[:dims]])
     image.SetSpacing([float(v) for v in spacing[:dims]])
     image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
-    SimpleITK.WriteImage(image, str(path), useCompression=True, imageIO=_IO[path.suffix.lower()])
+    # ITK knows its suffixes in lower case only: to SCAN.MHA it would write SCAN.mhd and SCAN.zraw.
+    written = path.with_suffix(path.suffix.lower())
+    SimpleITK.WriteImage(image, path_for_itk(written), useCompression=True, imageIO=_IO[written.suffix])
+    written.rename(path)

@@ -6,6 +6,7 @@ nibabel's time, and no second copy in memory. They are written here too, in half
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +15,16 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
-from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha, with_normal
+from r2seg.data.formats.base import (
+    File,
+    Grid,
+    Header,
+    ImageError,
+    check_complete,
+    drop_alpha,
+    warn_of_rest,
+    with_normal,
+)
 
 # 512x512x130: a mask takes 0.003 s and 183 kB at isal's level 1 (zlib's level 1: 0.044 s and 283 kB), 0.06 s and 286 kB at
 # level 3; probabilities grow with the level, too.
@@ -38,17 +48,53 @@ def open_nifti(path: Path) -> File:
     """
     import nibabel
 
-    header_path = path.with_suffix(".hdr")
-    if path.suffix.lower() == ".img" and not header_path.exists():
-        raise ImageError(f"{path}: its header {header_path.name} is missing")
-    image = nibabel.load(path)
+    image = nibabel.load(path) if _is_plain(path) else _load_by_content(path)
+    return _file_of(image, path, lambda dtype, shape: _voxels(path, dtype, shape, int(image.dataobj.offset)))
+
+
+def from_nibabel(image: Any) -> File:
+    """A nibabel image in memory, by the rules of its file.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import nibabel
+
+    path = Path(image.get_filename() or "the nibabel image")
+    stored = image.dataobj
+    if not isinstance(image, nibabel.Nifti1Pair) and not isinstance(image, nibabel.AnalyzeImage):
+        image = nibabel.Nifti1Image(stored, image.affine)  # such as MGH: in millimetres
+
+    def voxels(dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+        file = getattr(stored, "file_like", None)
+        if isinstance(file, str) and file.lower().endswith((".nii", ".nii.gz", ".img")):
+            return _voxels(Path(file), dtype, shape, int(stored.offset))  # verifies the checksum
+        array = stored.get_unscaled() if nibabel.is_proxy(stored) else stored
+        return np.asarray(array).reshape(shape)
+
+    return _file_of(image, path, voxels)
+
+
+def _file_of(image: Any, path: Path, voxels: Callable[[np.dtype, tuple[int, ...]], np.ndarray]) -> File:
+    """The file of a nibabel image.
+
+    Args:
+        image: Its header and affine are used.
+        path: Named in errors.
+        voxels: Of a type and shape (*S), the stored voxels, unscaled.
+
+    Raises:
+        ImageError: Its axes or values are not those of an image.
+    """
+    import nibabel
+
     if not isinstance(image, nibabel.Nifti1Pair):  # the base of NIfTI-2 and single files, too
         raise ImageError(f"{path}: is {type(image).__name__}, which states no orientation; convert it to NIfTI")
     header, shape = image.header, tuple(int(n) for n in image.shape)
     if not 2 <= len(shape) <= 4:
         raise ImageError(f"{path}: has {len(shape)} axes {shape}; expected 2, 3, or 4 whose last is channels")
     spatial = shape[:3]
-    dtype = header.get_data_dtype()
+    dtype = header.get_data_dtype() if nibabel.is_proxy(image.dataobj) else image.dataobj.dtype
     samples = dtype.names or ()  # ("R", "G", "B") or ("R", "G", "B", "A")
     if samples and len(shape) == 4:
         raise ImageError(f"{path}: has coloured voxels and a fourth axis {shape}; expected one of the two")
@@ -58,12 +104,13 @@ def open_nifti(path: Path) -> File:
     affine[:3] *= {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1.0)
     if len(spatial) == 2:
         affine = with_normal(affine)
-    offset, slope, inter = int(image.dataobj.offset), image.dataobj.slope, image.dataobj.inter
+    proxy = nibabel.is_proxy(image.dataobj)
+    slope, inter = (image.dataobj.slope, image.dataobj.inter) if proxy else (1.0, 0.0)
 
     def pixels(_: bool) -> tuple[np.ndarray, None]:
         if dtype.kind == "c":
             raise ImageError(f"{path}: holds complex numbers ({dtype}); write their magnitude or phase as a real image")
-        array = _voxels(path, dtype, shape, offset)
+        array = voxels(dtype, shape)
         if samples:
             array = np.ascontiguousarray(array).view(np.uint8).reshape(*spatial, len(samples))
         array = np.moveaxis(array, -1, 0) if array.ndim > len(spatial) else array[None]
@@ -73,11 +120,39 @@ def open_nifti(path: Path) -> File:
             array = array.astype(np.float32)
             array *= np.float32(slope)
             array += np.float32(inter)
-        elif array.dtype.kind == "f" and array.dtype.itemsize > 8:
-            array = array.astype(np.float64)
         return array, None
 
     return File(Grid(path, spatial, num_channels, affine), NiftiSource(header, shape), pixels)
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether nibabel finds the files by their names: it knows suffixes in lower case."""
+    if path.suffix == ".img" and not path.with_suffix(".hdr").exists():
+        return False
+    return path.name.endswith((".nii", ".nii.gz", ".img"))
+
+
+def _load_by_content(path: Path) -> Any:
+    """nibabel's image of files whose suffixes are in another case, such as SCAN.NII.GZ, or SCAN.IMG with SCAN.HDR."""
+    import nibabel
+    from nibabel.fileholders import FileHolder
+    from nibabel.openers import Opener
+
+    files, kinds = {"image": FileHolder(path)}, (nibabel.Nifti1Image, nibabel.Nifti2Image)
+    header_path = path
+    if path.suffix.lower() == ".img":
+        wanted = path.with_suffix(".hdr").name
+        found = sorted(other for other in path.parent.iterdir() if other.name.lower() == wanted.lower())
+        if not found:
+            raise ImageError(f"{path}: its header {wanted} is missing")
+        header_path = next((other for other in found if other.suffix.isupper() == path.suffix.isupper()), found[0])
+        files, kinds = {**files, "header": FileHolder(header_path)}, (nibabel.Nifti1Pair, nibabel.Nifti2Pair)
+    with Opener(header_path) as file:
+        begin = file.read(540)
+    for kind in kinds:
+        if kind.header_class.may_contain_header(begin):
+            return kind.from_file_map(files)
+    raise ImageError(f"{path}: is not NIfTI, or its header is damaged")
 
 
 def _voxels(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) -> np.ndarray:
@@ -85,15 +160,10 @@ def _voxels(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) ->
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if path.name.lower().endswith(".gz"):
         return _inflate(path, offset, size).view(dtype).reshape(shape, order="F")
-    _check_complete(path, path.stat().st_size - offset, size)
+    have = path.stat().st_size - offset
+    check_complete(path, have, size)
+    warn_of_rest(path, have, size)
     return np.asarray(np.memmap(path, dtype, "c", offset, shape, "F"))
-
-
-def _check_complete(path: Path, have: int, size: int) -> None:
-    if have < size:
-        raise ImageError(
-            f"{path}: is truncated: holds {max(have, 0)} of the {size} bytes of voxels that its header states"
-        )
 
 
 def _inflate(path: Path, skip: int, size: int) -> np.ndarray:
@@ -107,7 +177,7 @@ def _inflate(path: Path, skip: int, size: int) -> np.ndarray:
             done += read
         while file.read(_BLOCK):  # to the end, where the checksum is
             pass
-    _check_complete(path, done, size)
+    check_complete(path, done, size)
     return content
 
 
@@ -121,7 +191,7 @@ def write_nifti(path: Path, array: np.ndarray, around: Header) -> None:
     offset = int(header["vox_offset"])
     before = head.getvalue().ljust(offset, b"\0") if single else bytes(offset)
     if not single:
-        path.with_suffix(".hdr").write_bytes(head.getvalue())
+        path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr").write_bytes(head.getvalue())
     voxels = np.empty(array.shape, array.dtype.newbyteorder(header.endianness), order="F")
     for start in range(0, len(array), 16):  # a transposition in blocks takes half the time of one at once
         voxels[start : start + 16] = array[start : start + 16]

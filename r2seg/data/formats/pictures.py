@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from isal import igzip
 
-from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha
+from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha, path_for_itk
 
 
 def open_pillow(path: Path) -> Any:
@@ -85,7 +85,9 @@ def _netpbm_maximum(picture: Any) -> int | None:
 def _deep_png(path: Path, _: bool) -> tuple[np.ndarray, None]:
     import SimpleITK
 
-    array = np.moveaxis(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="PNGImageIO")), -1, 0)
+    array = np.moveaxis(
+        SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path_for_itk(path), imageIO="PNGImageIO")), -1, 0
+    )
     return (drop_alpha(path, array) if len(array) in (2, 4) else array), None
 
 

@@ -17,9 +17,9 @@ Where a format can be read in several ways:
 """
 
 from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, split_suffix
-from r2seg.data.images.image import Image, check_same_grid, output_name, read_grid, read_image
+from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
 from r2seg.data.images.label_maps import IGNORE, read_label_map, write_label_map
-from r2seg.data.images.probabilities import read_probabilities, write_probabilities
+from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
 
 __all__ = [
     "IGNORE",
@@ -28,7 +28,9 @@ __all__ = [
     "Image",
     "ImageError",
     "check_same_grid",
+    "image_of",
     "output_name",
+    "probabilities_path",
     "read_grid",
     "read_image",
     "read_label_map",

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from r2seg.data.formats import WRITABLE, Grid, ImageError, known_suffix, open_file, split_suffix
+from r2seg.data.formats import WRITABLE, File, Grid, ImageError, check_grid, known_suffix, open_file, split_suffix
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,11 +93,25 @@ def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     first = files[0].grid
     for other in files[1:]:
         check_same_grid(first, other.grid)
-    arrays = [file.load()[0] for file in files]
-    for file, array in zip(files, arrays, strict=True):
-        check_finite(file.grid.path, array)
+    arrays = [_checked_array(file) for file in files]
     array = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
     return Image(array, first.affine, first.path, files[0].source)
+
+
+def image_of(file: File) -> Image:
+    """Image of a file that is open, or of an image in memory; checked as `read_image` does.
+
+    Raises:
+        ImageError: It has no pixels, its affine cannot be inverted, or its values are not finite real numbers.
+    """
+    check_grid(file.grid)
+    return Image(_checked_array(file), file.grid.affine, file.grid.path, file.source)
+
+
+def _checked_array(file: File) -> np.ndarray:
+    array = file.load()[0]
+    check_finite(file.grid.path, array)
+    return array
 
 
 def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:

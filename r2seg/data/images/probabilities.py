@@ -12,6 +12,16 @@ from r2seg.data.images.image import Image, read_image
 _STEPS = 65535
 
 
+def probabilities_path(path: str | Path) -> Path:
+    """The file that probabilities are written to: a picture's suffix is replaced by .npy.
+
+    Raises:
+        ImageError: The suffix is unknown.
+    """
+    path = Path(path)
+    return path.with_name(split_suffix(path)[0] + ".npy") if known_suffix(path) in PICTURES else path
+
+
 def write_probabilities(path: str | Path, probabilities: np.ndarray, like: Image) -> Path:
     """Writes probabilities as uint16 in steps of 1/65535, classes last, on the grid of the image they were made from.
 
@@ -34,8 +44,7 @@ def write_probabilities(path: str | Path, probabilities: np.ndarray, like: Image
     path = Path(path)
     if probabilities.shape[1:] != like.shape:
         raise ValueError(f"probabilities {probabilities.shape} are not (K, *S) on the grid {like.shape} of {like.path}")
-    if known_suffix(path) in PICTURES:
-        path = path.with_name(split_suffix(path)[0] + ".npy")
+    path = probabilities_path(path)
     steps = np.empty((*like.shape, len(probabilities)), np.uint16, order="F" if like.spatial_dims == 3 else "C")
     for k, channel in enumerate(probabilities):
         scaled = np.asarray(channel, np.float32) * _STEPS
