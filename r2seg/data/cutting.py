@@ -43,7 +43,7 @@ def draw_turns(spacing_mm: np.ndarray, degrees: float, scale: float, rng: np.ran
         rng: Source of the numbers.
     """
     batch, dims = spacing_mm.shape
-    factors = rng.uniform(1 - scale, 1 + scale, batch)
+    factors = rng.uniform(1 - scale, 1 + scale, size=(batch,))
     planes = ((0, 1),) if dims == 2 else ((0, 1), (0, 2), (1, 2))
     angles = np.radians(rng.uniform(-degrees, degrees, (len(planes), batch)))
     matrix = np.eye(dims) / factors[:, None, None]
@@ -163,12 +163,13 @@ def cut_boxes(
     for index, (whole, label, first) in enumerate(zip(images, labels, start, strict=True)):
         parts = tuple(slice(a, a + length) for a, length in zip(first, box, strict=True))
         piece = whole[(slice(None), *parts)]
-        image[(index, slice(None), *(slice(length) for length in piece.shape[1:]))] = piece
+        held = tuple(slice(length) for length in piece.shape[1:])
+        image[index][(slice(None), *held)] = piece
+        label_boxes[index][held] = label[parts]
         for axis, had in enumerate(piece.shape[1:]):
             if had < box[axis]:  # a smaller image than others of the batch: its edge is repeated
                 along = np.moveaxis(image[index], 1 + axis, 0)
                 along[had:] = along[had - 1]
-        label_boxes[(index, *(slice(length) for length in piece.shape[1:]))] = label[parts]
     theta = np.empty((len(images), len(size), len(size) + 1))
     # grid_sample's [-1, 1] goes from edge to edge, and its axes count from the last.
     theta[:, ::-1, -2::-1] = turns.steps * window / box[:, None]

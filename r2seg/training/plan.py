@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 
 from r2seg.config import Config
 from r2seg.data.layouts import find_cases
-from r2seg.data.splits import split_cases
+from r2seg.data.splits import draw_split
 from r2seg.errors import counted, some
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
@@ -28,6 +28,8 @@ class TrainingPlan:
     Attributes:
         name: The config's name.
         parts: Ids of the cases of each part.
+        num_groups: Number of groups (patients) in each part.
+        warnings: What a person should know, one line each.
         shapes: Sizes of the working grids, such as "512x512x120".
         label_shares: Label -> share of the voxels of the training cases, 0 to 1.
         network: Name of the network.
@@ -43,6 +45,8 @@ class TrainingPlan:
 
     name: str
     parts: dict[str, list[str]]
+    num_groups: dict[str, int]
+    warnings: list[str]
     shapes: tuple[str, ...]
     label_shares: dict[str, float]
     network: str
@@ -58,7 +62,9 @@ class TrainingPlan:
     def __str__(self) -> str:
         lines = [f"plan of {self.name}: config and data are sound; nothing was written"]
         for part, ids in self.parts.items():
-            lines.append(f"  {part:<11}{counted(len(ids), 'case')}: {some(ids, 6)}" if ids else f"  {part:<11}none")
+            groups = counted(self.num_groups[part], "group")
+            held = f"{counted(len(ids), 'case')} in {groups}: {some(ids, 6)}" if ids else "none"
+            lines.append(f"  {part:<11}{held}")
         lines.append(f"  {'grids':<11}{', '.join(self.shapes[:6])}{' …' if len(self.shapes) > 6 else ''}")
         shares = ", ".join(f"{label} {share:.2%}" for label, share in self.label_shares.items())
         lines.append(f"  {'labels':<11}{shares} of the training voxels")
@@ -73,6 +79,7 @@ class TrainingPlan:
             f"about {time_needed} for all epochs, validation not counted"
         )
         lines.append(f"  {'memory':<11}{self.memory}")
+        lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
 
@@ -82,9 +89,9 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
     Raises:
         UserError: What ``train`` would refuse.
     """
-    parts = split_cases(find_cases(config.data), config.data.split, config.seed)
+    split = draw_split(find_cases(config.data), config.data.split, config.seed)
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
-        cases = TrainingCases.of(cache_parts(parts, config, Path(folder)), config)
+        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
         with explained_out_of_memory(config, device):
             assembly = assemble(config, cases, device, TrainingProgress())
             if device.type == "cuda":
@@ -101,6 +108,8 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
     return TrainingPlan(
         name=config.name,
         parts=cases.ids,
+        num_groups=split.num_groups,
+        warnings=list(cases.warnings),
         shapes=tuple(
             sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})
         ),

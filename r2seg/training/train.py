@@ -7,7 +7,7 @@ and what follows the last epoch in ``results``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from r2seg.config import Config
 from r2seg.data.cases import Case
 from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
-from r2seg.data.splits import split_cases
+from r2seg.data.splits import draw_split
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.run import CACHE, LAST, PLOTS, Run, environment, refuse_used
@@ -127,12 +127,15 @@ def _prepare(
     config: Config, output: Path, existing: Run | None, device: torch.device, progress: TrainingProgress
 ) -> tuple[Assembly, Mapping[str, Any] | None]:
     """The assembly, and the checkpoint to resume from if there is one. What is refused here leaves no new run folder."""
+    warnings: Sequence[str] = ()
     if existing:
         parts = parts_of(existing, config)
+        progress.message(", ".join(counted(len(members), f"{part} case") for part, members in parts.items()))
     else:
         refuse_used(output)
-        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
-    progress.message(", ".join(counted(len(members), f"{part} case") for part, members in parts.items()))
+        split = draw_split(find_cases(config.data), config.data.split, config.seed)
+        parts, warnings = split.parts, split.warnings
+        progress.message(str(split))
     total, done = sum(map(len, parts.values())), 0
 
     def count(_: Case) -> None:
@@ -144,7 +147,9 @@ def _prepare(
     # Where cases cannot be read, those that can stay preprocessed for the next attempt.
     cached = cache_parts(parts, config, config.data.cache or output / CACHE, count)
     try:
-        cases = TrainingCases.of(cached, config)
+        cases = TrainingCases.of(cached, config, warnings)
+        for line in cases.warnings:
+            progress.message(f"warning: {line}")
         last = existing.load_checkpoint(LAST) if existing and (existing.path / LAST).is_file() else None
         return assemble(config, cases, device, progress, checkpoint=last), last
     except UserError:
@@ -160,6 +165,7 @@ def _create_run(output: Path, assembly: Assembly) -> Run:
     """The run folder, with all that is known before the first epoch."""
     config, cases = assembly.config, assembly.cases
     facts = {"in_channels": cases.in_channels, "image_dims": cases.image_dims, "labels": list(config.data.labels)}
+    facts["warnings"] = list(cases.warnings)
     return Run.create(output, config, cases.ids, {**facts, "state": "training", "epochs": 0, **environment()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import nibabel as nib
@@ -32,9 +33,67 @@ def test_a_dry_run_plans_and_writes_nothing(
     plan = plan_training(config, torch.device("cpu"))
     assert (plan.steps_per_epoch, plan.windows_per_epoch, plan.batch_shape) == (3, 12, (4, 1, 16, 16))
     assert plan.parts["test"] == ["case_3"]
-    for part in ("2 cases: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
+    for part in ("2 cases in 2 groups: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
         assert part in str(plan)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_the_plan_counts_the_patients_of_each_part(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data", count=6)
+    for file in [*root.glob("*/case_*.nii.gz")]:
+        number = int(file.name[5])
+        file.rename(file.parent / f"p{number // 2}_{number}.nii.gz")
+    data = {"group": r"(p\d)", "split": {"train": ["p0", "p1"], "validation": ["p2"]}}
+    plan = str(plan_training(config_of(tmp_path, root, data=data), CPU))
+    assert "4 cases in 2 groups: p0_0, p0_1, p1_2, p1_3" in plan
+    assert "2 cases in 1 group: p2_4, p2_5" in plan
+
+
+def test_copies_of_an_image_are_named_in_the_plan_on_the_terminal_and_in_the_manifest(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data")
+    for folder in ("images", "labels"):
+        shutil.copy(root / folder / "case_0.nii.gz", root / folder / "twin.nii.gz")
+    split = {"train": ["case_0", "case_1", "twin"], "validation": ["case_2"]}
+    config = config_of(tmp_path, root, data={"split": split}, training={"max_epochs": 1})
+    told = "warning: the images of the cases case_0 and twin are identical; they are kept in one part of the split"
+    assert told in str(plan_training(config, CPU))
+    progress = Messages()
+    run = train(config, tmp_path / "run", device="cpu", progress=progress)
+    assert told in progress.lines
+    assert run.manifest["warnings"] == [told.removeprefix("warning: ")]
+    config = config_of(tmp_path, root, data={"split": {"train": ["case_0", "case_1"], "validation": ["twin"]}})
+    with pytest.raises(
+        UserError, match="'case_0' into train and the case 'twin' into validation, but their images are"
+    ):
+        plan_training(config, CPU)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [([2, 16], "a window shows a small part of them"), ([16, 30], "most of a window is padding"), ([16, 16], None)],
+)
+def test_a_window_of_quite_another_size_than_the_images_is_warned_of(
+    size, text, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        tmp_path, tiny_volumes, window={"size": size}, network={"name": "R2UNet", "channels": [2, 2], "steps": 1}
+    )
+    warnings = plan_training(config, CPU).warnings
+    if text is None:
+        assert warnings == []
+    else:
+        assert warnings[0].startswith(f"window.size is {size} and the training images are typically [22, 18]: ")
+        assert text in warnings[0]
+
+
+class Messages(TrainingProgress):
+    """Keeps the lines of text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
 
 
 class FirstLoss(TrainingProgress):
