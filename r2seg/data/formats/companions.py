@@ -44,7 +44,7 @@ def _named_data(path: Path, keys: tuple[str, ...], separator: str) -> tuple[Path
             names = [name.strip() for name in lines[index + 1 :] if name.strip()]
         else:
             names = _series(value)
-        return tuple(path.parent / name for name in names)
+        return tuple(path.parent / name for name in names if "\0" not in name)  # binary data are no name
     return ()
 
 
