@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from r2seg.config import Config, dump_config
+from r2seg.config import Config, dump_config, with_network_defaults
 from r2seg.errors import UserError
 from r2seg.files import write_text
 from r2seg.run import CONFIG, Run
@@ -48,17 +48,20 @@ def is_finished(run: Run, config: Config) -> bool:
 
 def adopt_config(run: Run, config: Config) -> Run:
     """Writes the config it is resumed with into a run, and returns the run with it."""
-    if _leaves(run.config) != _leaves(config):
+    config = with_network_defaults(config)
+    if run.config.model_dump(mode="json") != config.model_dump(
+        mode="json"
+    ):  # runs of version 0.1.0 lack the network's defaults
         write_text(run.path / CONFIG, dump_config(config))
     return Run(run.path)
 
 
 def _leaves(config: Config) -> dict[tuple[str, ...], Any]:
-    """The config's values by the path of their keys."""
+    """The config's values by the path of their keys, the network's defaults among them."""
 
     def flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
         if isinstance(value, Mapping):
             return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, (*path, name)).items()}
         return {path: value}
 
-    return flat(config.model_dump(mode="json"))
+    return flat(with_network_defaults(config).model_dump(mode="json"))
