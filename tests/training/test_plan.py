@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -84,6 +85,42 @@ def test_a_window_of_quite_another_size_than_the_images_is_warned_of(
     else:
         assert warnings[0].startswith(f"window.size is {size} and the training images are typically [22, 18]: ")
         assert text in warnings[0]
+
+
+def test_the_estimated_time_includes_validation(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = assembly_module.segment_prepared
+
+    def slowly(*arguments, **options):
+        time.sleep(0.5)
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(assembly_module, "segment_prepared", slowly)
+    split = {"train": ["case_0"], "validation": ["case_1", "case_2", "case_3"], "test": []}
+    recipe = {"max_epochs": 100, "validate_every": 3}
+    plan = plan_training(config_of(tmp_path, tiny_volumes, data={"split": split}, training=recipe), CPU)
+    # Three cases of at least half a second each, after every third epoch, after the last one, and once more at the end.
+    assert plan.num_validations == 35
+    assert 1.5 <= plan.seconds_per_validation < 15
+    steps = plan.seconds_per_step * plan.steps_per_epoch * 100
+    assert plan.seconds == pytest.approx(steps + 35 * plan.seconds_per_validation)
+    assert "with 35 validations of " in str(plan)
+
+
+def test_a_loss_that_is_not_finite_promises_no_checkpoint_where_there_is_none(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(assembly_module.SegmentationLoss):
+        def forward(self, logits, label):
+            return super().forward(logits, label) * float("nan")
+
+    monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
+    config = config_of(tmp_path, tiny_volumes)
+    for attempt in (lambda: plan_training(config, CPU), lambda: train(config, tmp_path / "run", device="cpu")):
+        with pytest.raises(UserError, match="loss is nan in epoch 1") as caught:
+            attempt()
+        assert "checkpoint" not in str(caught.value)
 
 
 class Messages(TrainingProgress):

@@ -160,7 +160,8 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_cases_and_remedy(
 
     monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
     with pytest.raises(
-        UserError, match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate"
+        UserError,
+        match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate.*last good checkpoint is kept",
     ):
         train(config_of(tmp_path, tiny_volumes), tmp_path / "run", device="cpu")
     last = Run.open(tmp_path / "run").load_checkpoint(LAST)
