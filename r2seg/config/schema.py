@@ -282,7 +282,7 @@ class Augmentation(Section):
     """Random changes of the training windows; a strength of 0 (or an empty list) turns a change off."""
 
     flip: Annotated[tuple[Literal["left-right", "front-back", "up-down"], ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="axes to mirror; pictures have left-right and up-down"
+        (), description="axes to mirror, of those that the windows have; pictures have left-right and up-down"
     )
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
         10.0,

@@ -8,7 +8,7 @@ and its strength in config/schema.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from r2seg.data.geometry import PLANES
+from r2seg.errors import UserError
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Window
@@ -50,6 +51,21 @@ def flip_axes(window: Window, *, pictures: bool) -> dict[str, int]:
     if len(window.size) == 2:
         del names[PLANES[window.plane_in_volumes]]
     return {name: axis for axis, name in enumerate(names)}
+
+
+def refuse_missing_directions(flip: Sequence[str], window: Window, *, pictures: bool) -> None:
+    """Checks that windows can be mirrored along every direction that a config names.
+
+    Raises:
+        UserError: They do not have one of them.
+    """
+    valid = flip_axes(window, pictures=pictures)
+    lost = [direction for direction in flip if direction not in valid]
+    if lost:
+        kind = "pictures" if pictures else f"{window.plane_in_volumes} slices"
+        raise UserError(
+            f"augmentation.flip names {', '.join(lost)}, which {kind} do not have: they have {' and '.join(valid)}"
+        )
 
 
 def augment(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:

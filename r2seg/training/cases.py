@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from r2seg.config import Config
+from r2seg.data.augmentation import refuse_missing_directions
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
@@ -65,6 +66,14 @@ class TrainingCases:
     def ids(self) -> dict[str, list[str]]:
         """Ids of the cases of each part."""
         return {part: [case.id for case in members] for part, members in self.parts.items()}
+
+    def check_flips(self, config: Config) -> None:
+        """Checks that the windows have every direction of ``augmentation.flip``.
+
+        Raises:
+            UserError: They do not.
+        """
+        refuse_missing_directions(config.augmentation.flip, config.window, pictures=self.image_dims == 2)
 
     def _check(self, config: Config) -> None:
         everything = [case for members in self.parts.values() for case in members]

@@ -104,6 +104,7 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
     split = draw_split(find_cases(config.data), config.data.split, config.seed)
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
         cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
+        cases.check_flips(config)
         with explained_out_of_memory(config, device):
             assembly = assemble(config, cases, device, TrainingProgress())
             if device.type == "cuda":

@@ -164,6 +164,8 @@ def _prepare(
     cached = cache_parts(parts, config, config.data.cache or output / CACHE, count)
     try:
         cases = TrainingCases.of(cached, config, warnings)
+        if existing is None:  # earlier versions accepted such directions, and their runs can be resumed
+            cases.check_flips(config)
         for line in cases.warnings:
             progress.message(f"warning: {line}")
         last = existing.load_checkpoint(LAST) if existing and (existing.path / LAST).is_file() else None

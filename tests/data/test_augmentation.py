@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from r2seg.config import Augmentation, Window
-from r2seg.data.augmentation import Windows, augment, flip_axes
+from r2seg.data.augmentation import Windows, augment, flip_axes, refuse_missing_directions
+from r2seg.errors import UserError
 
 NOTHING = Augmentation(rotate_degrees=0, scale=0, brightness=0, contrast=0, noise=0)
 
@@ -92,3 +93,36 @@ def test_changes_are_made_in_their_order_from_one_source_of_numbers() -> None:
         windows = augment(windows, part, rng)
     assert torch.equal(found[0], windows.image)
     assert torch.equal(found[1], windows.label)
+
+
+@pytest.mark.parametrize(
+    ("window", "pictures", "lost", "valid"),
+    [
+        ({"size": [4, 4]}, True, "front-back", "pictures do not have: they have up-down and left-right"),
+        ({"size": [4, 4]}, False, "up-down", "axial slices do not have: they have left-right and front-back"),
+        (
+            {"size": [4, 4], "plane": "coronal"},
+            False,
+            "front-back",
+            "coronal slices do not have: they have left-right and up-down",
+        ),
+        (
+            {"size": [4, 4], "plane": "sagittal"},
+            False,
+            "left-right",
+            "sagittal slices do not have: they have front-back and up-down",
+        ),
+    ],
+)
+def test_a_direction_that_the_windows_do_not_have_is_refused_with_those_they_have(
+    window, pictures, lost, valid
+) -> None:
+    window = Window(**window)
+    refuse_missing_directions(list(flip_axes(window, pictures=pictures)), window, pictures=pictures)
+    with pytest.raises(UserError) as caught:
+        refuse_missing_directions(["left-right", "front-back", "up-down"], window, pictures=pictures)
+    assert str(caught.value) == f"augmentation.flip names {lost}, which {valid}"
+
+
+def test_boxes_have_all_directions() -> None:
+    refuse_missing_directions(["left-right", "front-back", "up-down"], Window(size=[4, 4, 4]), pictures=False)

@@ -181,6 +181,10 @@ REFUSED = {
     "reset alone": ({"network": {"reset": ["head"]}}, "network.reset ['head'] goes with network.weights"),
     "training precision": ({"training": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
     "inference precision": ({"infer": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
+    "missing direction": (
+        {"augmentation": {"flip": ["left-right", "up-down"]}},
+        "augmentation.flip names up-down, which axial slices do not have: they have left-right and front-back",
+    ),
     "no label": ({}, "no validation case holds the label ball (of 1)"),
 }
 
