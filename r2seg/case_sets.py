@@ -11,7 +11,7 @@ from pathlib import Path
 from r2seg.config import Config, load_config
 from r2seg.data.cases import Case
 from r2seg.data.layouts import find_cases
-from r2seg.data.splits import PARTS, split_cases
+from r2seg.data.splits import PARTS, draw_split
 from r2seg.errors import UserError, some
 from r2seg.run import CONFIG, Run
 
@@ -73,7 +73,7 @@ def cases_of(path: Path, part: str | None = None) -> CasesOfPart:
         config, parts = run.config, parts_of(run, run.config)
     else:
         config = load_config(path, require_data=True)
-        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
+        parts = draw_split(find_cases(config.data), config.data.split, config.seed).parts
     part = part or ("test" if parts["test"] else "validation")
     cases = [case for name in PARTS if part in (name, "all") for case in parts[name]]
     if not cases:

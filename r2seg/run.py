@@ -1,6 +1,6 @@
 """The run folder: everything one training leaves behind, and all that inference needs.
 
-``config.yaml`` (with every default), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
+``config.yaml`` (with every default, those of the network too), ``splits.json``, ``manifest.json`` (what the network was built with, versions, state),
 ``metrics.csv`` (one row per epoch), ``last.pt`` (to resume), ``best.pt`` (to predict), ``thresholds.json``, ``plots/``
 (metrics by epoch, and predictions on held-out cases), ``tensorboard/``. Every file is written atomically, so that a killed run
 holds no broken file. Inference needs none of the paths in it: a run can be moved to another machine.
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2seg import __version__
-from r2seg.config import Config, build_configured_network, dump_config, load_config
+from r2seg.config import Config, build_configured_network, dump_config, load_config, with_network_defaults
 from r2seg.config.schema import shown
 from r2seg.data.splits import PARTS
 from r2seg.errors import UserError, some
@@ -68,7 +68,7 @@ class Run:
         write_json(path / SPLITS, splits)
         write_json(path / MANIFEST, manifest)
         # The config comes last: a folder that has one is a run folder.
-        write_text(path / CONFIG, dump_config(config))
+        write_text(path / CONFIG, dump_config(with_network_defaults(config)))
         return cls(path)
 
     @classmethod

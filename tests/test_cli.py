@@ -214,11 +214,22 @@ def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -
 def test_an_interrupted_training_says_how_to_continue(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
     process = subprocess.Popen(
-        [str(BIN / "r2seg-train"), str(config), "--threads", "1", "--set", "training.max_epochs=5000"],
+        [
+            str(BIN / "r2seg-train"),
+            str(config),
+            "--threads",
+            "1",
+            "--device",
+            "cpu",
+            "--set",
+            "training.max_epochs=5000",
+        ],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests are started in the background of a script, SIGINT is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     begun = time.monotonic()
     while not (tmp_path / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
@@ -226,8 +237,38 @@ def test_an_interrupted_training_says_how_to_continue(number: int, tiny_volumes:
     process.send_signal(number)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    # With the override, without which it would be another config.
-    assert "-o runs/tiny --set training.max_epochs=5000 --resume" in message and "Traceback" not in message
+    # With the override, without which it would be another config, and with what the last bits depend on.
+    words = "-o runs/tiny --set training.max_epochs=5000 --device cpu --threads 1 --resume"
+    assert words in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_during_an_import_ends_the_command_without_a_traceback(number: int, tmp_path: Path) -> None:
+    """Libraries swallow what is raised while they are imported, and then fail elsewhere."""
+    (tmp_path / "slow.py").write_text(
+        "import time\nprint('importing', flush=True)\ntry:\n    time.sleep(1)\nexcept BaseException:\n    pass\n"
+    )
+    code = """
+from r2seg.cli.frame import command
+import time, typer
+@command
+def main():
+    import slow
+    time.sleep(30)
+typer.run(main)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert process.stdout is not None and process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    _, message = process.communicate(timeout=60)
+    assert (process.returncode, message) == (130, "stopped\n")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -11,13 +11,19 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from torch import nn
 
-from r2seg.config import Config
+from r2seg.config import Config, with_network_defaults
 from r2seg.errors import UserError
 from r2seg.files import write_json, write_text
+from r2seg.networks import NETWORKS, R2UNet, build_network, network_options
+from r2seg.networks.blocks import Act
+from r2seg.networks.options import takes_options_of
 from r2seg.run import BEST, CONFIG, LAST, MANIFEST, SPLITS, Run, refuse_used
 
 SPLIT = {"train": ["a"], "validation": ["b"], "test": ["c"]}
@@ -184,7 +190,8 @@ def test_a_missing_checkpoint_is_reported(run: Run) -> None:
 def test_a_run_describes_itself_after_it_was_moved(run: Run, tmp_path: Path) -> None:
     moved = run.path.rename(tmp_path / "elsewhere")
     found = Run.open(moved)
-    assert found.config == config_of(tmp_path / "data")
+    expected = with_network_defaults(config_of(tmp_path / "data"))
+    assert found.config.model_dump(mode="json") == expected.model_dump(mode="json")
     assert found.splits == SPLIT
     assert (found.build_network().in_channels, found.build_network().out_channels) == (1, 2)
     assert Run.open(moved / CONFIG).path == moved
@@ -272,3 +279,31 @@ def test_a_run_killed_before_its_config_was_written_can_be_made_again(
     monkeypatch.undo()
     Run.create(tmp_path / "run", config_of(tmp_path), SPLIT, {})
     assert json.loads((tmp_path / "run" / SPLITS).read_text()) == SPLIT
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_config_of_a_run_holds_every_option_of_its_network(name: str, tmp_path: Path) -> None:
+    config = config_of(tmp_path / "data")
+    config = config.model_copy(update={"network": type(config.network)(name=name)})
+    run = Run.create(tmp_path / "run", config, SPLIT, {"in_channels": 3, "image_dims": 2})
+    written = yaml.safe_load((run.path / CONFIG).read_text())["network"]
+    defaults = {key: option.default for key, option in network_options(name).items()}
+    assert {key: written[key] for key in defaults} == json.loads(json.dumps(defaults))
+
+
+def test_a_later_change_of_a_default_does_not_change_an_old_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Later(R2UNet):
+        @takes_options_of(R2UNet)
+        def __init__(
+            self, spatial_dims: int, in_channels: int, out_channels: int, *, act: Act = "silu", **options: Any
+        ):
+            super().__init__(spatial_dims, in_channels, out_channels, act=act, **options)
+
+    monkeypatch.setitem(NETWORKS, "R2UNet", Later)
+    assert any(
+        isinstance(part, nn.SiLU)
+        for part in build_network("R2UNet", spatial_dims=2, in_channels=1, out_channels=2).modules()
+    )
+    network = Run.open(run.path).build_network()
+    assert any(isinstance(part, nn.ReLU) for part in network.modules())
+    assert not any(isinstance(part, nn.SiLU) for part in network.modules())

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,7 +46,9 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         # 0.18 s either way (R2U-Net, 8 windows of 96x96, torch 2.15).
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
         # A scheduler's SIGTERM ends a run as Ctrl-C does: the last checkpoint is whole and progress bars are removed.
-        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        signal.signal(signal.SIGTERM, _interrupt)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else the parent ignores it, as nohup would
+            signal.signal(signal.SIGINT, _interrupt)
         # A file name that the terminal's encoding cannot hold is printed with \\xNN and ends nothing.
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
@@ -64,6 +67,17 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def _interrupt(_: int, frame: FrameType | None) -> None:
+    """Raises KeyboardInterrupt, but not in the middle of an import, which may swallow it or fail in another way: then later."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib") and hasattr(signal, "setitimer"):
+            signal.signal(signal.SIGALRM, _interrupt)
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            return
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
 def start(device: str, threads: int | None) -> torch.device:

@@ -68,8 +68,10 @@ def train(
         run = run_training(settings, run_path, resume=resume, device=resolved, progress=progress)
     except KeyboardInterrupt:
         progress.close()
-        # With the same overrides: without them it would be another config.
+        # With the same overrides, or it would be another config; with the same device and threads, or the last bits would differ.
         words = [str(config), "-o", str(run_path), *(word for text in overrides or () for word in ("--set", text))]
+        words += ["--device", device] if device != "auto" else []
+        words += ["--threads", str(threads)] if threads is not None else []
         say(f"stopped; continue with: {shlex.join(['r2seg-train', *words, '--resume'])}", error=True)
         raise typer.Exit(130) from None
     finally:

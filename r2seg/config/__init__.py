@@ -3,7 +3,7 @@
 Importing it loads no torch. Checking a folder's images is in data/, building a network in networks/.
 """
 
-from r2seg.config.network import build_configured_network
+from r2seg.config.network import build_configured_network, with_network_defaults
 from r2seg.config.reading import ConfigError, dump_config, load_config
 from r2seg.config.schema import (
     Augmentation,
@@ -33,4 +33,5 @@ __all__ = [
     "build_configured_network",
     "dump_config",
     "load_config",
+    "with_network_defaults",
 ]

@@ -108,6 +108,15 @@ def _not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
+def with_network_defaults(config: Config) -> Config:
+    """The config with every option of its network written out, so that a later version's other defaults do not change it."""
+    from r2seg.networks import network_options
+
+    defaults = {key: option.default for key, option in network_options(config.network.name).items()}
+    given = config.network.model_dump()
+    return config.model_copy(update={"network": Network.model_validate({**given, **defaults, **given})})
+
+
 def build_configured_network(config: Config, in_channels: int, *, pretrained: bool = False) -> SegmentationNetwork:
     """The network of a config for images of so many channels.
 

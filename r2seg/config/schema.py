@@ -282,10 +282,13 @@ class Augmentation(Section):
     """Random changes of the training windows; a strength of 0 (or an empty list) turns a change off."""
 
     flip: Annotated[tuple[Literal["left-right", "front-back", "up-down"], ...], BeforeValidator(_as_tuple)] = Field(
-        (), description="axes to mirror; pictures have left-right and up-down"
+        (), description="axes to mirror, of those that the windows have; pictures have left-right and up-down"
     )
-    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = Field(
+        10.0,
+        description="largest rotation about each axis; half of the windows that would reach beyond their image stay straight",
+    )
+    scale: Annotated[float, Field(ge=0, lt=1)] = Field(0.1, description="largest relative change of size")
     brightness: Annotated[float, Field(ge=0)] = 0.05
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.1
     noise: Annotated[float, Field(ge=0)] = 0.02

@@ -1,4 +1,6 @@
-"""Random changes of training windows, in batches on their device, each window its own.
+"""Random changes of training windows that are already cut, in batches on their device, each window its own.
+
+Rotation and scale are not among them: they decide which part of an image a window is, see cutting.py.
 
 ``AUGMENTATIONS`` lists the changes in the order in which they are applied and draw their numbers; a new one is a function there
 and its strength in config/schema.py.
@@ -6,17 +8,15 @@ and its strength in config/schema.py.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from r2seg.data.geometry import PLANES
-from r2seg.data.images import IGNORE
+from r2seg.errors import UserError
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Window
@@ -28,13 +28,11 @@ class Windows(NamedTuple):
     Attributes:
         image: (B, C, *S) float32, preprocessed intensities.
         label: (B, *S) uint8 class indices.
-        spacing_mm: Voxel size (B, len(S)).
         flip_axes: Spatial axis of each direction that the windows have.
     """
 
     image: Tensor
     label: Tensor
-    spacing_mm: np.ndarray
     flip_axes: Mapping[str, int]
 
     def per_window(self, numbers: np.ndarray) -> Tensor:
@@ -51,6 +49,21 @@ def flip_axes(window: Window, *, pictures: bool) -> dict[str, int]:
     if len(window.size) == 2:
         del names[PLANES[window.plane_in_volumes]]
     return {name: axis for axis, name in enumerate(names)}
+
+
+def refuse_missing_directions(flip: Sequence[str], window: Window, *, pictures: bool) -> None:
+    """Checks that windows can be mirrored along every direction that a config names.
+
+    Raises:
+        UserError: They do not have one of them.
+    """
+    valid = flip_axes(window, pictures=pictures)
+    lost = [direction for direction in flip if direction not in valid]
+    if lost:
+        kind = "pictures" if pictures else f"{window.plane_in_volumes} slices"
+        raise UserError(
+            f"augmentation.flip names {', '.join(lost)}, which {kind} do not have: they have {' and '.join(valid)}"
+        )
 
 
 def augment(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
@@ -81,40 +94,6 @@ def flip(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> 
     return windows._replace(image=image, label=label)
 
 
-def rotate_and_scale(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
-    """Rotation by up to ``rotate_degrees`` about each axis and a change of size by up to ``scale``.
-
-    Both act in millimetres, so that anisotropic windows are not sheared. Beyond the window the image repeats its edge and the
-    label is ignored.
-    """
-    if not (strength.rotate_degrees or strength.scale):
-        return windows
-    image, label = windows.image, windows.label
-    batch, dims = len(image), image.ndim - 2
-    size = np.array(image.shape[2:], dtype=np.float64)
-    theta = np.zeros((batch, dims, dims + 1))
-    limit = math.radians(strength.rotate_degrees)
-    for index in range(batch):
-        matrix = np.eye(dims) / rng.uniform(1 - strength.scale, 1 + strength.scale)
-        for first, second in ((0, 1),) if dims == 2 else ((0, 1), (0, 2), (1, 2)):
-            angle = rng.uniform(-limit, limit)
-            turn = np.eye(dims)
-            turn[[first, second], [first, second]] = math.cos(angle)
-            turn[first, second], turn[second, first] = -math.sin(angle), math.sin(angle)
-            matrix = turn @ matrix
-        # Millimetres -> voxels -> grid_sample's [-1, 1] over the window, whose axes count from the last.
-        to_unit = 2 / (windows.spacing_mm[index] * size)
-        matrix = to_unit[:, None] * matrix / to_unit[None, :]
-        theta[index, :, :dims] = matrix[::-1, ::-1]
-    grid = F.affine_grid(
-        torch.from_numpy(theta.astype(np.float32)).to(image.device), list(image.shape), align_corners=False
-    )
-    image = F.grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    shifted = label[:, None].float() - IGNORE  # so that what lies outside, sampled as 0, becomes IGNORE
-    label = (F.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False) + IGNORE)[:, 0]
-    return windows._replace(image=image, label=label.round().to(torch.uint8))
-
-
 def change_contrast_and_brightness(windows: Windows, strength: Augmentation, rng: np.random.Generator) -> Windows:
     """Each channel stretched about its mean by up to ``contrast``, and shifted by up to ``brightness``.
 
@@ -143,7 +122,6 @@ def add_noise(windows: Windows, strength: Augmentation, rng: np.random.Generator
 # In this order: runs of one seed draw the same windows as long as it stays.
 AUGMENTATIONS: tuple[Callable[[Windows, Augmentation, np.random.Generator], Windows], ...] = (
     flip,
-    rotate_and_scale,
     change_contrast_and_brightness,
     add_noise,
 )

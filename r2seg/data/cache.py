@@ -1,6 +1,6 @@
 """Preprocessed cases on disk, memory-mapped: a window reads only what it holds, and memory does not grow with the data.
 
-An entry is keyed by its files and settings, written to a folder beside and then renamed; a broken or stale one is never read.
+An entry is keyed by its files, those that a header names included, and settings, written to a folder beside and then renamed; a broken or stale one is never read.
 Voxels keep the file's integer type if nothing is resampled: half the size of floats, and training sees exactly what inference sees.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2seg.data.cases import Case
+from r2seg.data.formats.companions import companions
 from r2seg.data.geometry import PLANES, WorkingGrid
 from r2seg.data.images import IGNORE
 from r2seg.data.intensity import Intensity
@@ -91,8 +92,9 @@ def cache_cases(
 
 
 def _key(case: Case, config: Config, first: int) -> str:
-    def state(path: Path | None) -> tuple[str, int, int] | None:
-        return None if path is None else (str(path), path.stat().st_size, path.stat().st_mtime_ns)
+    def state(path: Path | None) -> list[tuple[str, int, int]]:
+        files = [] if path is None else [path, *companions(path)]
+        return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     try:
         files = {"images": [*map(state, case.images)], "label": state(case.label), "mask": state(case.mask)}

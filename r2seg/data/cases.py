@@ -112,11 +112,16 @@ def group_of(case_id: str, pattern: str | None) -> str:
     """The patient of a case: what the pattern's first group finds in the id; without a pattern the id itself.
 
     Raises:
-        UserError: The pattern does not match the id.
+        UserError: The pattern does not match the id, or matches the empty text.
     """
     if pattern is None:
         return case_id
     match = re.search(pattern, case_id)
     if match is None or match[1] is None:
         raise UserError(f"data.group {pattern!r} does not match the case {case_id!r}: fix the pattern, or remove it")
+    if not match[1].strip():
+        raise UserError(
+            f"data.group {pattern!r} finds an empty patient in the case {case_id!r}, so its cases could fall on both sides of the "
+            "split: fix the pattern, or remove it"
+        )
     return match[1]

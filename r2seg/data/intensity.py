@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,30 @@ class Intensity:
     def of_channels(self, part: slice) -> Intensity:
         """The map of some of the channels."""
         return Intensity(self.low[part], self.high[part], self.shift[part], self.factor[part])
+
+
+def clip_each(maps: Sequence[Intensity], values: Tensor) -> Tensor:
+    """The clip of each case's map, in place: what must come before interpolation.
+
+    Shape: (B, C, ...) float32 -> the same.
+    """
+    low, high = _per_case([(each.low, each.high) for each in maps], values)
+    return values if low.isinf().all() and high.isinf().all() else values.clamp_(low, high)
+
+
+def scale_each(maps: Sequence[Intensity], values: Tensor) -> Tensor:
+    """The linear part of each case's map, in place: it commutes with interpolation.
+
+    Shape: (B, C, ...) float32 -> the same.
+    """
+    shift, factor = _per_case([(each.shift, each.factor) for each in maps], values)
+    return values.sub_(shift).mul_(factor)
+
+
+def _per_case(numbers: Sequence[tuple[Sequence[float], Sequence[float]]], values: Tensor) -> tuple[Tensor, ...]:
+    """Two numbers per case and channel as tensors that broadcast over ``values`` (B, C, ...)."""
+    view = values.shape[:2] + (1,) * (values.ndim - 2)
+    return tuple(each.view(view) for each in torch.tensor(numbers, dtype=torch.float32).to(values.device).unbind(1))
 
 
 # Values looked at for percentiles: enough for a tenth of a percentile, and bounded for large volumes.

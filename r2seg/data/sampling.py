@@ -1,4 +1,6 @@
-"""Training windows: which are drawn from the cached cases, with foreground balance. How they are changed is in augmentation.py.
+"""Training windows: which are drawn from the cached cases, with foreground balance.
+
+How rotated and scaled windows are cut is in cutting.py; how intensities are changed and windows mirrored, in augmentation.py.
 
 Everything random in step s of epoch e follows from (seed, e, s): a resumed run draws what an uninterrupted one draws, and
 any step can be drawn without those before it.
@@ -9,15 +11,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from r2seg.data.augmentation import Windows, augment, flip_axes
 from r2seg.data.cache import CachedCase
+from r2seg.data.cutting import cut_boxes, draw_turns, interpolate, keep_some_straight, place_turned
 from r2seg.data.geometry import PLANES, pad_to
 from r2seg.data.images import IGNORE
+from r2seg.data.intensity import clip_each, scale_each
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Sampling, Window
@@ -29,7 +34,8 @@ class WindowSampler:
     A case is drawn first, each with the same probability, so that short volumes count as much as long ones. The share
     ``sampling.foreground`` of the windows comes from cases that have labels: such a window holds a voxel of a label, drawn
     uniformly from the case's labels, at a uniformly drawn place in the window. The others lie anywhere in any case. If an image is
-    smaller than the window, its edge is repeated, as in ``WindowInferer``, and the label there is ignored.
+    smaller than the window, or a rotated window reaches beyond it, its edge is repeated, as in ``WindowInferer``, and the label
+    there is ignored.
 
     Args:
         cases: Cached training cases.
@@ -80,26 +86,19 @@ class WindowSampler:
         before = (epoch * self.steps_per_epoch + step) * size
         share = self.sampling.foreground
         num_foreground = round((before + size) * share) - round(before * share) if self.labelled else 0
-        images, labels, cases = [], [], []
-        for index in range(size):
-            cases_here = self.labelled if index < num_foreground else self.cases
-            case = cases_here[rng.integers(len(cases_here))]
-            parts = self._place(case, rng, index < num_foreground)
-            voxels, label = case.voxels[(slice(None), *parts)], case.label[parts]
-            if len(self.window.size) < case.label.ndim:
-                axis = PLANES[self.window.plane_in_volumes]
-                voxels, label = voxels.take(0, axis=1 + axis), label.take(0, axis=axis)
-            pixels = case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)))
-            images.append(pad_to(pixels, self.window.size))
-            labels.append(pad_to(torch.from_numpy(np.ascontiguousarray(label)), self.window.size, IGNORE))
-            cases.append(case)
-        pixels, indices = torch.stack(images), torch.stack(labels)
+        places = [self._place(rng, index < num_foreground) for index in range(size)]
+        if self.augmentation.rotate_degrees or self.augmentation.scale:
+            drawn = self._cut_turned(places, np.random.default_rng([self.seed, epoch, step, 3]))
+        else:
+            drawn = self._cut_straight(places)
         if self.device.type == "cuda":
-            pixels, indices = pixels.pin_memory(), indices.pin_memory()
-        return {"image": pixels, "label": indices, "cases": cases}
+            drawn = {name: tensor.pin_memory() for name, tensor in drawn.items()}
+        return {**drawn, "cases": [place.case for place in places]}
 
-    def _place(self, case: CachedCase, rng: np.random.Generator, foreground: bool) -> tuple[slice, ...]:
-        """Slices of a window in the working grid; never beyond it."""
+    def _place(self, rng: np.random.Generator, foreground: bool) -> _Place:
+        """A case, a voxel of it if one must be in the window, and the window's slices in the working grid; never beyond it."""
+        cases = self.labelled if foreground else self.cases
+        case = cases[rng.integers(len(cases))]
         shape = case.label.shape
         size = list(self.window.size)
         if len(size) < len(shape):
@@ -116,17 +115,68 @@ class WindowSampler:
                 low, high = max(low, int(voxel[axis]) - wanted + 1), min(high, int(voxel[axis]))
             start = int(rng.integers(low, high + 1))
             parts.append(slice(start, start + wanted))
-        return tuple(parts)
+        return _Place(case, voxel, tuple(parts))
+
+    def _axes(self, case: CachedCase) -> list[int]:
+        """The case's spatial axes that the windows have."""
+        dims = case.label.ndim
+        plane = PLANES[self.window.plane_in_volumes] if len(self.window.size) < dims else None
+        return [axis for axis in range(dims) if axis != plane]
+
+    def _cut_straight(self, places: Sequence[_Place]) -> dict[str, Tensor]:
+        images, labels = [], []
+        for place in places:
+            case, parts = place.case, place.parts
+            voxels, label = case.voxels[(slice(None), *parts)], case.label[parts]
+            if len(self.window.size) < case.label.ndim:
+                axis = PLANES[self.window.plane_in_volumes]
+                voxels, label = voxels.take(0, axis=1 + axis), label.take(0, axis=axis)
+            pixels = case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)))
+            images.append(pad_to(pixels, self.window.size))
+            labels.append(pad_to(torch.from_numpy(np.ascontiguousarray(label)), self.window.size, IGNORE))
+        return {"image": torch.stack(images), "label": torch.stack(labels)}
+
+    def _cut_turned(self, places: Sequence[_Place], rng: np.random.Generator) -> dict[str, Tensor]:
+        images, labels = [], []
+        spacing_mm, voxels, corners = np.empty((3, len(places), len(self.window.size)))
+        for index, place in enumerate(places):
+            case = place.case
+            axes = self._axes(case)
+            # The slice of a volume; axes that the window has are kept whole.
+            parts = tuple(slice(None) if axis in axes else part.start for axis, part in enumerate(place.parts))
+            images.append(np.asarray(case.voxels)[(slice(None), *parts)])
+            labels.append(np.asarray(case.label)[parts])
+            spacing_mm[index] = [case.spacing_mm[axis] for axis in axes]
+            voxels[index] = np.nan if place.voxel is None else place.voxel[axes]
+            corners[index] = [place.parts[axis].start for axis in axes]
+        strength = self.augmentation
+        turns = draw_turns(spacing_mm, strength.rotate_degrees, strength.scale, rng)
+        extents, size = np.array([label.shape for label in labels]), self.window.size
+        centres = place_turned(extents, size, turns, voxels, rng)
+        # pad_to puts the smaller half of what is missing first.
+        straight = corners - np.maximum(size - extents, 0) // 2 + (np.array(size) - 1) / 2
+        turns, centres = keep_some_straight(extents, size, turns, centres, straight, rng)
+        boxes = cut_boxes(images, labels, size, turns, centres)
+        pixels = clip_each([place.case.intensity for place in places], torch.from_numpy(boxes.image))
+        return {"image": pixels, "label": torch.from_numpy(boxes.label), "theta": torch.from_numpy(boxes.theta)}
 
     def _finish(self, drawn: dict[str, Any], epoch: int, step: int) -> dict[str, Any]:
-        image = drawn["image"].to(self.device, non_blocking=True)
-        label = drawn["label"].to(self.device, non_blocking=True)
-        plane = PLANES[self.window.plane_in_volumes]
-        spacings = []
-        for case in drawn["cases"]:
-            in_plane = len(case.spacing_mm) > len(self.window.size)
-            spacings.append([s for axis, s in enumerate(case.spacing_mm) if not (in_plane and axis == plane)])
+        cases = drawn["cases"]
+        image, label, *theta = (
+            drawn[name].to(self.device, non_blocking=True) for name in ("image", "label", "theta") if name in drawn
+        )
+        if theta:
+            image, label = interpolate(image, label, theta[0], self.window.size)
+            image = scale_each([case.intensity for case in cases], image)
         rng = np.random.default_rng([self.seed, epoch, step, 1])
-        axes = flip_axes(self.window, pictures=drawn["cases"][0].label.ndim == 2)
-        windows = augment(Windows(image, label, np.array(spacings), axes), self.augmentation, rng)
-        return {"image": windows.image, "label": windows.label.long(), "case": [case.id for case in drawn["cases"]]}
+        axes = flip_axes(self.window, pictures=cases[0].label.ndim == 2)
+        windows = augment(Windows(image, label, axes), self.augmentation, rng)
+        return {"image": windows.image, "label": windows.label.long(), "case": [case.id for case in cases]}
+
+
+class _Place(NamedTuple):
+    """Where a window was drawn: its case, the labelled voxel that it must hold, and its slices before any rotation."""
+
+    case: CachedCase
+    voxel: np.ndarray | None
+    parts: tuple[slice, ...]

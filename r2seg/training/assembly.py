@@ -119,7 +119,7 @@ class Assembly:
             epoch_length=len(cases),
             network=self.network,
             iteration_update=make_validation_step(
-                self._segment,
+                self.segment,
                 len(self.config.data.labels),
                 families=("counts", "probabilities") if probabilities else ("counts",),
             ),
@@ -138,7 +138,8 @@ class Assembly:
         evaluator.logger.setLevel("CRITICAL")
         return evaluator
 
-    def _segment(self, case: CachedCase, on_probabilities: Any = None) -> np.ndarray:
+    def segment(self, case: CachedCase, on_probabilities: Any = None) -> np.ndarray:
+        """Class indices (*S) of a whole case on its oriented grid, as validation predicts them."""
         try:
             return segment_prepared(
                 self.network,

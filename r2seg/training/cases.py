@@ -6,12 +6,16 @@ How files are found, split and preprocessed is in ``r2seg.data``.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from r2seg.config import Config
+from r2seg.data.augmentation import refuse_missing_directions
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case
+from r2seg.data.geometry import PLANES
 from r2seg.errors import UserError, counted, some
 
 
@@ -36,14 +40,18 @@ class TrainingCases:
         parts: "train", "validation", "test" -> cases.
         in_channels: Channels of every case.
         image_dims: 2 where all cases are pictures, 3 where all are volumes.
+        warnings: What a person should know about the cases, one line each.
     """
 
     parts: Mapping[str, Sequence[CachedCase]]
     in_channels: int
     image_dims: int
+    warnings: Sequence[str] = ()
 
     @classmethod
-    def of(cls, parts: Mapping[str, Sequence[CachedCase]], config: Config) -> TrainingCases:
+    def of(
+        cls, parts: Mapping[str, Sequence[CachedCase]], config: Config, warnings: Sequence[str] = ()
+    ) -> TrainingCases:
         """The cases of each part, checked.
 
         Raises:
@@ -52,12 +60,20 @@ class TrainingCases:
         first = next(case for members in parts.values() for case in members)
         cases = cls(parts, in_channels=len(first.voxels), image_dims=first.label.ndim)
         cases._check(config)
-        return cases
+        return replace(cases, warnings=[*warnings, *window_warnings(parts["train"], config)])
 
     @property
     def ids(self) -> dict[str, list[str]]:
         """Ids of the cases of each part."""
         return {part: [case.id for case in members] for part, members in self.parts.items()}
+
+    def check_flips(self, config: Config) -> None:
+        """Checks that the windows have every direction of ``augmentation.flip``.
+
+        Raises:
+            UserError: They do not.
+        """
+        refuse_missing_directions(config.augmentation.flip, config.window, pictures=self.image_dims == 2)
 
     def _check(self, config: Config) -> None:
         everything = [case for members in self.parts.values() for case in members]
@@ -85,3 +101,27 @@ class TrainingCases:
                     f"no {part} case holds the label{'s' * (len(lost) > 1)} {some(lost, 8)} "
                     f"(of {len(self.parts[part])}): check data.labels and data.split"
                 )
+
+
+# A window this many times smaller than the images along an axis sees little of what surrounds a structure; one this many times
+# larger is mostly padding.
+_FAR_SMALLER, _FAR_LARGER = 8, 1.5
+
+
+def window_warnings(cases: Sequence[CachedCase], config: Config) -> list[str]:
+    """Warnings about a window that is far smaller or far larger than the images, for the axes where it is."""
+    plane = PLANES[config.window.plane_in_volumes]
+    shapes = np.array([case.label.shape for case in cases])
+    if shapes.shape[1] > config.spatial_dims:
+        shapes = np.delete(shapes, plane, axis=1)
+    size, typical = np.array(config.window.size), np.median(shapes, axis=0)
+    about = (
+        f"window.size is {list(config.window.size)} and the training images are typically {[int(n) for n in typical]}"
+    )
+    if (size > _FAR_LARGER * typical).any():
+        return [f"{about}: most of a window is padding; give a smaller window"]
+    if (size * _FAR_SMALLER < typical).any():
+        return [
+            f"{about}: a window shows a small part of them; give a larger window, or a coarser preprocessing.spacing_mm"
+        ]
+    return []

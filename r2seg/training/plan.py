@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import tempfile
 import time
@@ -14,7 +15,7 @@ from ignite.engine import Engine, Events
 
 from r2seg.config import Config
 from r2seg.data.layouts import find_cases
-from r2seg.data.splits import split_cases
+from r2seg.data.splits import draw_split
 from r2seg.errors import counted, some
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
@@ -28,6 +29,8 @@ class TrainingPlan:
     Attributes:
         name: The config's name.
         parts: Ids of the cases of each part.
+        num_groups: Number of groups (patients) in each part.
+        warnings: What a person should know, one line each.
         shapes: Sizes of the working grids, such as "512x512x120".
         label_shares: Label -> share of the voxels of the training cases, 0 to 1.
         network: Name of the network.
@@ -38,11 +41,15 @@ class TrainingPlan:
         batch_shape: (B, C, *window).
         first_loss: Loss of the first step.
         seconds_per_step: Forward, backward and update, without drawing the batch.
+        seconds_per_validation: Prediction of all validation cases, estimated from the smallest one by the number of voxels.
+        num_validations: How often that happens.
         memory: Peak of the memory, in words.
     """
 
     name: str
     parts: dict[str, list[str]]
+    num_groups: dict[str, int]
+    warnings: list[str]
     shapes: tuple[str, ...]
     label_shares: dict[str, float]
     network: str
@@ -53,12 +60,16 @@ class TrainingPlan:
     batch_shape: tuple[int, ...]
     first_loss: float
     seconds_per_step: float
+    seconds_per_validation: float
+    num_validations: int
     memory: str
 
     def __str__(self) -> str:
         lines = [f"plan of {self.name}: config and data are sound; nothing was written"]
         for part, ids in self.parts.items():
-            lines.append(f"  {part:<11}{counted(len(ids), 'case')}: {some(ids, 6)}" if ids else f"  {part:<11}none")
+            groups = counted(self.num_groups[part], "group")
+            held = f"{counted(len(ids), 'case')} in {groups}: {some(ids, 6)}" if ids else "none"
+            lines.append(f"  {part:<11}{held}")
         lines.append(f"  {'grids':<11}{', '.join(self.shapes[:6])}{' …' if len(self.shapes) > 6 else ''}")
         shares = ", ".join(f"{label} {share:.2%}" for label, share in self.label_shares.items())
         lines.append(f"  {'labels':<11}{shares} of the training voxels")
@@ -66,30 +77,40 @@ class TrainingPlan:
         lines.append(
             f"  {'epoch':<11}{self.windows_per_epoch} windows in {self.steps_per_epoch} steps of {self.batch_shape}; {self.max_epochs} epochs"
         )
-        minutes = self.seconds_per_step * self.steps_per_epoch * self.max_epochs / 60
+        lines.append(f"  {'one step':<11}loss {self.first_loss:.4f}, {self.seconds_per_step:.2f} s")
+        minutes = self.seconds / 60
         time_needed = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 1):.0f} min"
         lines.append(
-            f"  {'one step':<11}loss {self.first_loss:.4f}, {self.seconds_per_step:.2f} s; "
-            f"about {time_needed} for all epochs, validation not counted"
+            f"  {'time':<11}about {time_needed} for all epochs, with {counted(self.num_validations, 'validation')} of "
+            f"{self.seconds_per_validation:.1f} s"
         )
         lines.append(f"  {'memory':<11}{self.memory}")
+        lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated duration of the training: its steps and its validations."""
+        steps = self.seconds_per_step * self.steps_per_epoch * self.max_epochs
+        return steps + self.seconds_per_validation * self.num_validations
 
 
 def plan_training(config: Config, device: torch.device) -> TrainingPlan:
-    """Reads every case, assembles the training as ``train`` does, and runs two steps of it (the second one is timed).
+    """Reads every case, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation case.
 
     Raises:
         UserError: What ``train`` would refuse.
     """
-    parts = split_cases(find_cases(config.data), config.data.split, config.seed)
+    split = draw_split(find_cases(config.data), config.data.split, config.seed)
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
-        cases = TrainingCases.of(cache_parts(parts, config, Path(folder)), config)
+        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
+        cases.check_flips(config)
         with explained_out_of_memory(config, device):
             assembly = assemble(config, cases, device, TrainingProgress())
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             first_loss, seconds = _try_two_steps(assembly)
+            seconds_per_validation = _try_validation(assembly)
         voxels = np.zeros(len(config.data.labels) + 1)
         for case in cases.parts["train"]:
             voxels += np.bincount(case.label.reshape(-1), minlength=256)[: len(voxels)]
@@ -101,6 +122,8 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
     return TrainingPlan(
         name=config.name,
         parts=cases.ids,
+        num_groups=split.num_groups,
+        warnings=list(cases.warnings),
         shapes=tuple(
             sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})
         ),
@@ -115,6 +138,9 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         batch_shape=(config.window.batch_size, cases.in_channels, *config.window.size),
         first_loss=first_loss,
         seconds_per_step=seconds,
+        seconds_per_validation=seconds_per_validation,
+        # Every few epochs, and at the end in any case; then the best checkpoint is scored once more.
+        num_validations=math.ceil(config.training.max_epochs / config.training.validate_every) + 1,
         memory=memory,
     )
 
@@ -126,19 +152,33 @@ def _try_two_steps(assembly: Assembly) -> tuple[float, float]:
     losses: list[float] = []
     seconds: list[float] = []
 
-    def now() -> float:
-        if assembly.device.type == "cuda":
-            torch.cuda.synchronize(assembly.device)
-        return time.perf_counter()
-
     @trainer.on(Events.ITERATION_STARTED)
     def before_step() -> None:
-        seconds.append(-now())
+        seconds.append(-_now(assembly.device))
 
     @trainer.on(Events.ITERATION_COMPLETED)
     def after_step(engine: Engine) -> None:
-        seconds[-1] += now()
+        seconds[-1] += _now(assembly.device)
         losses.append(engine.state.output["loss"])
 
     trainer.run()
     return losses[0], seconds[-1]
+
+
+def _try_validation(assembly: Assembly) -> float:
+    """Seconds that the prediction of all validation cases takes, from that of the smallest one."""
+    cases = assembly.cases.parts["validation"]
+    smallest = min(cases, key=lambda case: case.label.size)
+    assembly.network.eval()
+    begun = _now(assembly.device)
+    with torch.inference_mode():
+        assembly.segment(smallest)
+    seconds = _now(assembly.device) - begun
+    return seconds * sum(case.label.size for case in cases) / smallest.label.size
+
+
+def _now(device: torch.device) -> float:
+    """The time in seconds, after all that the device was asked to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

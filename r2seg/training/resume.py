@@ -9,10 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from r2seg.config import Config, dump_config
-from r2seg.errors import UserError
+import torch
+
+from r2seg.config import Config, dump_config, with_network_defaults
+from r2seg.errors import UserError, counted
 from r2seg.files import write_text
 from r2seg.run import CONFIG, Run
+from r2seg.training.schedules import learning_rate_factor
 
 # What may differ between a run's config and the one it is resumed with: where data lie, and for how long to train.
 _MAY_CHANGE = {("data", "root"), ("data", "cache"), ("training", "max_epochs"), ("training", "early_stopping")}
@@ -48,17 +51,60 @@ def is_finished(run: Run, config: Config) -> bool:
 
 def adopt_config(run: Run, config: Config) -> Run:
     """Writes the config it is resumed with into a run, and returns the run with it."""
-    if _leaves(run.config) != _leaves(config):
+    config = with_network_defaults(config)
+    if run.config.model_dump(mode="json") != config.model_dump(
+        mode="json"
+    ):  # runs of version 0.1.0 lack the network's defaults
         write_text(run.path / CONFIG, dump_config(config))
     return Run(run.path)
 
 
+def computed_on(device: torch.device) -> dict[str, Any]:
+    """The part of a manifest that says where a training computes: with other threads or devices its last bits differ."""
+    return {"device": str(device), "threads": torch.get_num_threads()}
+
+
+def differences(run: Run, config: Config, device: torch.device, step: int, steps_per_epoch: int) -> list[str]:
+    """What makes a resumed run differ from an uninterrupted one, one line each.
+
+    Args:
+        run: As it was before.
+        config: What it is resumed with.
+        device: Where it computes from now on.
+        step: Steps that were trained so far.
+        steps_per_epoch: Batches of an epoch.
+    """
+    lines = []
+    manifest, now = run.manifest, computed_on(device)
+    changed = [
+        counted(manifest[name], "thread") if name == "threads" else str(manifest[name])
+        for name in ("device", "threads")
+        if name in manifest and manifest[name] != now[name] and (name == "device" or device.type == "cpu")
+    ]
+    if changed:
+        lines.append(
+            f"this run was trained with {' and '.join(changed)}, and now with {now['device']} and {counted(now['threads'], 'thread')}: "
+            "its weights will differ from those of an uninterrupted run in their last bits"
+        )
+    old, new = (
+        each.training.learning_rate
+        * learning_rate_factor(each.training.warmup_epochs, each.training.max_epochs, steps_per_epoch)(step)
+        for each in (run.config, config)
+    )
+    if step and abs(new - old) > 0.01 * old:
+        lines.append(
+            f"training.max_epochs is {config.training.max_epochs} and was {run.config.training.max_epochs}: the learning rate "
+            f"jumps from {old:.3g} to {new:.3g}, so the run differs from one that had these epochs from the start"
+        )
+    return lines
+
+
 def _leaves(config: Config) -> dict[tuple[str, ...], Any]:
-    """The config's values by the path of their keys."""
+    """The config's values by the path of their keys, the network's defaults among them."""
 
     def flat(value: Any, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
         if isinstance(value, Mapping):
             return {key: leaf for name, inner in value.items() for key, leaf in flat(inner, (*path, name)).items()}
         return {path: value}
 
-    return flat(config.model_dump(mode="json"))
+    return flat(with_network_defaults(config).model_dump(mode="json"))

@@ -44,7 +44,7 @@ def make_train_step(
 
     Raises:
         UserError: The loss is NaN or infinite; the text gives the epoch, the cases and what to try. The weights are still
-            those before the step.
+            those before the step. After the first epoch there is a checkpoint, and the text says that it is kept.
     """
 
     def train_step(engine: SupervisedTrainer, batch: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def make_train_step(
             raise UserError(
                 f"the loss is {value} in epoch {epoch + 1}, step {step + 1}, cases {', '.join(dict.fromkeys(batch['case']))}; "
                 f"lower training.learning_rate ({optimizer.param_groups[0]['lr']:.3g} now), "
-                "set training.precision: float32, or look at these cases; the last good checkpoint is kept"
+                f"set training.precision: float32, or look at these cases{'; the last good checkpoint is kept' if epoch else ''}"
             )
         scaler.scale(loss).backward()
         if gradient_clip is not None:

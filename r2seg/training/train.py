@@ -7,8 +7,7 @@ and what follows the last epoch in ``results``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,18 @@ from r2seg.data.cases import Case
 from r2seg.data.intensity_range import measure_ranges
 from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
-from r2seg.data.splits import split_cases
+from r2seg.data.splits import draw_split
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.run import CACHE, LAST, PLOTS, Run, environment, refuse_used
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
 from r2seg.training.journal import Journal
+from r2seg.training.lock import run_lock
 from r2seg.training.plots import plot_course
 from r2seg.training.progress import TrainingProgress
 from r2seg.training.results import score_best
-from r2seg.training.resume import adopt_config, is_finished, run_to_resume
+from r2seg.training.resume import adopt_config, computed_on, differences, is_finished, run_to_resume
 
 # At most so many training cases are measured for the intensity range, evenly chosen.
 _MEASURED_CASES = 100
@@ -66,7 +66,21 @@ def train(
     if existing and is_finished(existing, config):
         progress.message(f"{existing.path} is finished: {existing.manifest['epochs']} epochs; nothing to resume")
         return adopt_config(existing, config)
-    assembly, last = _prepare(config, output, existing, device, progress)
+    if existing is None:
+        refuse_used(output)
+    is_new = not output.exists()
+    with run_lock(output):
+        return _train(config, output, resume, device, progress, is_new)
+
+
+def _train(
+    config: Config, output: Path, resume: bool, device: torch.device, progress: TrainingProgress, is_new: bool
+) -> Run:
+    """``train`` in a folder that no other process writes to."""
+    existing = run_to_resume(config, output) if resume else None
+    if resume and existing is None:
+        progress.message(f"{output} holds no run, so there is nothing to resume: a new run is started")
+    assembly, last = _prepare(config, output, existing, device, progress, is_new)
     run = _create_run(output, assembly) if existing is None else adopt_config(existing, config)
 
     recipe, sampler = config.training, assembly.sampler
@@ -75,12 +89,15 @@ def train(
     evaluator = assembly.make_evaluator("validation", progress)
     ValidationHandler(interval=recipe.validate_every, validator=evaluator).attach(trainer)
     journal = Journal(run, tuple(config.data.labels), assembly.stateful, assembly.pretrained)
-    if existing:
-        run.update_manifest(state="training")
     if last:
         trainer.state.epoch = journal.restore(last)
         trainer.state.iteration = trainer.state.epoch * sampler.steps_per_epoch
-        progress.message(f"resuming {run.path} after epoch {trainer.state.epoch}")
+    if existing:
+        begun = f"after epoch {trainer.state.epoch}" if last else "from its beginning: no epoch was complete"
+        progress.message(f"resuming {run.path} {begun}")
+        for line in differences(existing, config, device, trainer.state.iteration, sampler.steps_per_epoch):
+            progress.message(f"warning: {line}")
+        run.update_manifest(state="training", **computed_on(device))
 
     def stops_early() -> bool:
         return recipe.early_stopping is not None and journal.validations_since_best >= recipe.early_stopping
@@ -128,15 +145,18 @@ def train(
 
 
 def _prepare(
-    config: Config, output: Path, existing: Run | None, device: torch.device, progress: TrainingProgress
+    config: Config, output: Path, existing: Run | None, device: torch.device, progress: TrainingProgress, is_new: bool
 ) -> tuple[Assembly, Mapping[str, Any] | None]:
     """The assembly, and the checkpoint to resume from if there is one. What is refused here leaves no new run folder."""
+    warnings: Sequence[str] = ()
     if existing:
         parts = parts_of(existing, config)
+        progress.message(", ".join(counted(len(members), f"{part} case") for part, members in parts.items()))
     else:
         refuse_used(output)
-        parts = split_cases(find_cases(config.data), config.data.split, config.seed)
-    progress.message(", ".join(counted(len(members), f"{part} case") for part, members in parts.items()))
+        split = draw_split(find_cases(config.data), config.data.split, config.seed)
+        parts, warnings = split.parts, split.warnings
+        progress.message(str(split))
     total, done = sum(map(len, parts.values())), 0
 
     def count(_: Case) -> None:
@@ -144,19 +164,19 @@ def _prepare(
         done += 1
         progress.preparing(done, total)
 
-    new = [place for place in (output, *output.parents) if not place.exists()]
     # Where cases cannot be read, those that can stay preprocessed for the next attempt.
     cached = cache_parts(parts, config, config.data.cache or output / CACHE, count)
     try:
-        cases = TrainingCases.of(cached, config)
+        cases = TrainingCases.of(cached, config, warnings)
+        if existing is None:  # earlier versions accepted such directions, and their runs can be resumed
+            cases.check_flips(config)
+        for line in cases.warnings:
+            progress.message(f"warning: {line}")
         last = existing.load_checkpoint(LAST) if existing and (existing.path / LAST).is_file() else None
         return assemble(config, cases, device, progress, checkpoint=last), last
     except UserError:
-        if new:
+        if is_new:
             shutil.rmtree(output / CACHE, ignore_errors=True)
-        for place in new:
-            with suppress(OSError):  # it was never made, or another program put something into it
-                place.rmdir()
         raise
 
 
@@ -167,6 +187,7 @@ def _create_run(output: Path, assembly: Assembly) -> Run:
     training = cases.parts["train"]
     measured = training[:: -(-len(training) // _MEASURED_CASES)]
     facts["intensity_range"] = measure_ranges((case.voxels, case.intensity) for case in measured)
+    facts |= {"warnings": list(cases.warnings), **computed_on(assembly.device)}
     return Run.create(output, config, cases.ids, {**facts, "state": "training", "epochs": 0, **environment()})
 
 

@@ -149,6 +149,12 @@ def test_the_group_is_what_the_pattern_finds_in_the_id(tmp_path: Path) -> None:
     assert "does not match the case 'Image_01L'" in error_of(root, r"Image_\d+(Z)?")
 
 
+@pytest.mark.parametrize("pattern", [r"Image_(\d*?)", r"(x*)", r"Image( *)_"])
+def test_a_pattern_that_finds_no_patient_is_refused(pattern: str, tmp_path: Path) -> None:
+    root = make(tmp_path, *(f"{folder}/Image_{name}.png" for name in ("01L", "01R") for folder in ("images", "labels")))
+    assert "finds an empty patient in the case 'Image_01L'" in error_of(root, pattern)
+
+
 def test_labels_without_an_image_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make(tmp_path, "images/a.png", "labels/a.png", "labels/b.png")
     assert [case.id for case in cases_of(root)] == ["a"]

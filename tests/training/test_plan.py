@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -32,9 +34,103 @@ def test_a_dry_run_plans_and_writes_nothing(
     plan = plan_training(config, torch.device("cpu"))
     assert (plan.steps_per_epoch, plan.windows_per_epoch, plan.batch_shape) == (3, 12, (4, 1, 16, 16))
     assert plan.parts["test"] == ["case_3"]
-    for part in ("2 cases: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
+    for part in ("2 cases in 2 groups: case_0, case_1", "22x18x7", "R2UNet", "3 steps of (4, 1, 16, 16)"):
         assert part in str(plan)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.yaml"]
+
+
+def test_the_plan_counts_the_patients_of_each_part(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data", count=6)
+    for file in [*root.glob("*/case_*.nii.gz")]:
+        number = int(file.name[5])
+        file.rename(file.parent / f"p{number // 2}_{number}.nii.gz")
+    data = {"group": r"(p\d)", "split": {"train": ["p0", "p1"], "validation": ["p2"]}}
+    plan = str(plan_training(config_of(tmp_path, root, data=data), CPU))
+    assert "4 cases in 2 groups: p0_0, p0_1, p1_2, p1_3" in plan
+    assert "2 cases in 1 group: p2_4, p2_5" in plan
+
+
+def test_copies_of_an_image_are_named_in_the_plan_on_the_terminal_and_in_the_manifest(tmp_path: Path) -> None:
+    root = write_volumes(tmp_path / "data")
+    for folder in ("images", "labels"):
+        shutil.copy(root / folder / "case_0.nii.gz", root / folder / "twin.nii.gz")
+    split = {"train": ["case_0", "case_1", "twin"], "validation": ["case_2"]}
+    config = config_of(tmp_path, root, data={"split": split}, training={"max_epochs": 1})
+    told = "warning: the images of the cases case_0 and twin are identical; they are kept in one part of the split"
+    assert told in str(plan_training(config, CPU))
+    progress = Messages()
+    run = train(config, tmp_path / "run", device="cpu", progress=progress)
+    assert told in progress.lines
+    assert run.manifest["warnings"] == [told.removeprefix("warning: ")]
+    config = config_of(tmp_path, root, data={"split": {"train": ["case_0", "case_1"], "validation": ["twin"]}})
+    with pytest.raises(
+        UserError, match="'case_0' into train and the case 'twin' into validation, but their images are"
+    ):
+        plan_training(config, CPU)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [([2, 16], "a window shows a small part of them"), ([16, 30], "most of a window is padding"), ([16, 16], None)],
+)
+def test_a_window_of_quite_another_size_than_the_images_is_warned_of(
+    size, text, tiny_volumes: Path, tmp_path: Path
+) -> None:
+    config = config_of(
+        tmp_path, tiny_volumes, window={"size": size}, network={"name": "R2UNet", "channels": [2, 2], "steps": 1}
+    )
+    warnings = plan_training(config, CPU).warnings
+    if text is None:
+        assert warnings == []
+    else:
+        assert warnings[0].startswith(f"window.size is {size} and the training images are typically [22, 18]: ")
+        assert text in warnings[0]
+
+
+def test_the_estimated_time_includes_validation(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predict = assembly_module.segment_prepared
+
+    def slowly(*arguments, **options):
+        time.sleep(0.5)
+        return predict(*arguments, **options)
+
+    monkeypatch.setattr(assembly_module, "segment_prepared", slowly)
+    split = {"train": ["case_0"], "validation": ["case_1", "case_2", "case_3"], "test": []}
+    recipe = {"max_epochs": 100, "validate_every": 3}
+    plan = plan_training(config_of(tmp_path, tiny_volumes, data={"split": split}, training=recipe), CPU)
+    # Three cases of at least half a second each, after every third epoch, after the last one, and once more at the end.
+    assert plan.num_validations == 35
+    assert 1.5 <= plan.seconds_per_validation < 15
+    steps = plan.seconds_per_step * plan.steps_per_epoch * 100
+    assert plan.seconds == pytest.approx(steps + 35 * plan.seconds_per_validation)
+    assert "with 35 validations of " in str(plan)
+
+
+def test_a_loss_that_is_not_finite_promises_no_checkpoint_where_there_is_none(
+    tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Breaks(assembly_module.SegmentationLoss):
+        def forward(self, logits, label):
+            return super().forward(logits, label) * float("nan")
+
+    monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
+    config = config_of(tmp_path, tiny_volumes)
+    for attempt in (lambda: plan_training(config, CPU), lambda: train(config, tmp_path / "run", device="cpu")):
+        with pytest.raises(UserError, match="loss is nan in epoch 1") as caught:
+            attempt()
+        assert "checkpoint" not in str(caught.value)
+
+
+class Messages(TrainingProgress):
+    """Keeps the lines of text."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.lines.append(text)
 
 
 class FirstLoss(TrainingProgress):
@@ -85,6 +181,10 @@ REFUSED = {
     "reset alone": ({"network": {"reset": ["head"]}}, "network.reset ['head'] goes with network.weights"),
     "training precision": ({"training": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
     "inference precision": ({"infer": {"precision": "fp16"}}, "precision fp16 is for CUDA devices, but this is cpu"),
+    "missing direction": (
+        {"augmentation": {"flip": ["left-right", "up-down"]}},
+        "augmentation.flip names up-down, which axial slices do not have: they have left-right and front-back",
+    ),
     "no label": ({}, "no validation case holds the label ball (of 1)"),
 }
 

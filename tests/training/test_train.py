@@ -11,6 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+import yaml
 from tiny import write_config, write_pictures, write_volumes
 
 from r2seg.config import Config, load_config
@@ -130,6 +131,23 @@ def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Pa
     assert run.config.training.max_epochs == Run.open(run.path).config.training.max_epochs == 2
 
 
+def test_a_run_whose_config_lacks_the_networks_defaults_is_resumed_and_completed(
+    tiny_volumes: Path, tmp_path: Path
+) -> None:
+    """As version 0.1.0 wrote them."""
+    train(config_of(tmp_path, tiny_volumes, training={"max_epochs": 1}), tmp_path / "run", device="cpu")
+    document = yaml.safe_load((tmp_path / "run" / CONFIG).read_text())
+    assert document["network"]["act"] == "relu"
+    document["network"] = {
+        key: document["network"][key] for key in ("name", "channels", "steps", "dropout", "output", "weights", "reset")
+    }
+    (tmp_path / "run" / CONFIG).write_text(yaml.safe_dump(document))
+    longer = config_of(tmp_path, tiny_volumes, training={"max_epochs": 2})
+    run = train(longer, tmp_path / "run", device="cpu", resume=True)
+    assert run.manifest["epochs"] == 2
+    assert yaml.safe_load((run.path / CONFIG).read_text())["network"]["act"] == "relu"
+
+
 def test_a_loss_that_is_not_finite_stops_with_epoch_cases_and_remedy(
     tiny_volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +160,8 @@ def test_a_loss_that_is_not_finite_stops_with_epoch_cases_and_remedy(
 
     monkeypatch.setattr(assembly_module, "SegmentationLoss", Breaks)
     with pytest.raises(
-        UserError, match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate"
+        UserError,
+        match=r"loss is nan in epoch 2, step 2, cases case_\d.*lower training\.learning_rate.*last good checkpoint is kept",
     ):
         train(config_of(tmp_path, tiny_volumes), tmp_path / "run", device="cpu")
     last = Run.open(tmp_path / "run").load_checkpoint(LAST)
