@@ -73,6 +73,7 @@ class Row:
         prediction: File, or None if it is missing.
         reference: File.
         undeclared: Pixels of reference and prediction whose undeclared value was counted as background.
+        cut: Which of its files ("reference", "prediction", "field of view") are smeared 0/255 masks, cut at grey level 128.
     """
 
     method: str
@@ -86,6 +87,7 @@ class Row:
     prediction: Path | None
     reference: Path
     undeclared: int = 0
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

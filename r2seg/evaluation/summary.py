@@ -15,7 +15,7 @@ import torch
 
 from r2seg.evaluation.results import STATUSES, Method, Report, Row
 from r2seg.evaluation.statistics import Bootstrap, compare, interval
-from r2seg.evaluation.wording import LABELS_FOUND, RULES, unit
+from r2seg.evaluation.wording import LABELS_FOUND, RULES, notes, unit
 from r2seg.metrics import best_threshold
 from r2seg.metrics.catalogue import FAMILIES, MEASURES
 from r2seg.thresholds import Thresholds, fingerprint
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 
 def summarize(report: Report) -> dict[str, Any]:
     """All that summary.json holds; numbers that are undefined are None."""
-    return _plain(
+    summary = _plain(
         {
             "schema_version": SCHEMA_VERSION,
             "created": report.created,
@@ -47,6 +47,7 @@ def summarize(report: Report) -> dict[str, Any]:
             "comparisons": [_comparison(report, other) for other in report.methods if other.role == "against"],
         }
     )
+    return {**summary, "notes": notes(summary)}
 
 
 def best_thresholds(report: Report) -> Thresholds | None:
@@ -100,9 +101,17 @@ def _method_summary(report: Report, method: Method) -> dict[str, Any]:
         "folder": method.folder,
         "missing": method.missing,
         "extra": method.extra,
+        "undeclared_pixels": _by_case(report, method.name, "undeclared"),
+        "smeared_masks_cut": _by_case(report, method.name, "cut"),
         "labels": {label: _label_summary(report, method.name, label) for label in report.labels},
         "mean_of_labels": _mean_of_labels(report, method.name),
     }
+
+
+def _by_case(report: Report, method: str, attribute: str) -> dict[str, Any]:
+    """Case -> what a row says of the case's files, whichever label it is of; only where it says anything."""
+    rows = {row.case: getattr(row, attribute) for row in report.rows if row.method == method}
+    return {case: value for case, value in rows.items() if value}
 
 
 def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:

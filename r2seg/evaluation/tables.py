@@ -203,14 +203,14 @@ def cases_csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels"]
+        ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels", "smeared_masks_cut"]
         + [column for _, column, _ in extra]
         + list(report.measures)
         + ["prediction", "reference"]
     )
     for row in report.rows:
         writer.writerow(
-            [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared]
+            [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared, "; ".join(row.cut)]
             + [int(row.evidence[name][index]) if name in row.evidence else "" for name, _, index in extra]
             + [_csv_number(row.scores.get(key, math.nan)) for key in report.measures]
             + [row.prediction or "", row.reference]

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from r2seg.data.images import CUT
 from r2seg.errors import counted, some
 from r2seg.evaluation.statistics import NUM_DRAWS
 from r2seg.metrics.catalogue import MEASURES
@@ -24,7 +25,9 @@ RULES = {
     "infinite": "infinite distances are left out of the mean and counted separately",
     "missing": "a case without a prediction file is scored as if nothing was predicted, unless settings.missing is skip",
     "extra": "predictions without a reference are listed and not scored",
-    "undeclared": "values other than the declared labels are an error, unless settings.undeclared is background",
+    "undeclared": "values other than the declared labels are an error, unless settings.undeclared is background; "
+    "masks of 0/1 and of 0/255 are recognised first",
+    "smeared": f"a single label's mask smeared by JPEG or smooth resizing is foreground from grey level {CUT} of 255 on",
     "grids": "prediction and reference must lie on one grid, unless settings.resample resamples predictions (nearest neighbour)",
     "not counted": "pixels outside the field of view and pixels with the ignore label are left out of every measure",
     "mean": "mean over the cases with a finite number",
@@ -123,6 +126,15 @@ def _notes_on_files(summary: Mapping[str, Any]) -> Iterator[str]:
             skipped = summary["settings"]["missing"] == "skip" or method["role"] == "observer"
             done = "left out" if skipped else "scored as if nothing was predicted"
             yield f"{name}: {len(missing)} missing, {done}: {some(missing, 20)}"
+        if undeclared := method["undeclared_pixels"]:
+            cases = [f"{case} ({pixels})" for case, pixels in undeclared.items()]
+            pixels = counted(sum(undeclared.values()), "pixel")
+            yield f"{name}: {pixels} of undeclared values counted as background: {some(cases, 20)}"
+        for file in ("reference", "prediction", "field of view"):
+            if cut := [case for case, files in method["smeared_masks_cut"].items() if file in files]:
+                yield (
+                    f"{name}: {file} smeared by JPEG or by resizing and cut at grey level {CUT} of 255: {some(cut, 20)}"
+                )
         if extra := method["extra"]:
             yield f"{name}: {len(extra)} without a reference, not scored: {some(extra, 20)}"
 
@@ -136,8 +148,6 @@ def _notes_on_scores(summary: Mapping[str, Any], method: str) -> Iterator[str]:
     for label, entry in found["labels"].items():
         if empty := entry["cases"]["both empty"]:
             yield f"{method}, {label}: {counted(empty, 'case')} empty in both, left out of means"
-        if pixels := entry.get("undeclared_pixels"):
-            yield f"{method}, {label}: {pixels} pixels of undeclared values, counted as background"
         if oracle := entry.get("oracle"):
             yield (
                 f"{method}, {label}: oracle threshold {oracle['threshold']:.3f} would give pooled Dice "

@@ -1,6 +1,7 @@
 """r2seg-evaluate's work on files: what pairs with what, what is counted, and what is refused in one line."""
 
 import csv
+import html
 import io
 import json
 import math
@@ -48,6 +49,17 @@ def folders(tmp_path):
     save(tmp_path / "ref/sub/b.nii.gz", volume((1, 0, 2)))
     save(tmp_path / "out/sub/b.nii.gz", volume((1, 0, 2)))
     return tmp_path
+
+
+def every_output(report, folder):
+    """Text of the terminal, and of every file that tells of the report as a whole; lines are not broken."""
+    from rich.console import Console
+
+    console = Console(width=1000, record=True, file=io.StringIO())
+    console.print(terminal(summarize(report)))
+    write_report(report, folder, ["html", "markdown", "latex"])
+    texts = [html.unescape((folder / name).read_text("utf-8")) for name in ("report.html", "summary.md", "summary.tex")]
+    return [console.export_text(), *texts]
 
 
 def scores(report, measure, method=None):
@@ -407,3 +419,73 @@ def test_the_gpu_counts_as_the_cpu_does(folders):
         for device in ("cpu", "cuda")
     )
     assert cases_csv(first) == cases_csv(second)
+
+
+# --- masks that are not written as the labels are declared
+
+
+def disc(shape=(96, 128)):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return (np.hypot(rows - 50, columns - 60) < 30).astype(np.uint8)
+
+
+def save_jpeg(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Picture.fromarray(mask * 255).save(path, quality=60)
+
+
+@pytest.mark.parametrize("labels", [None, {"x": 1}, {"x": 255}])
+def test_0_255_and_jpeg_masks_score_the_same_whatever_is_done_to_undeclared_values(tmp_path, labels):
+    reference = disc()
+    save(tmp_path / "ref/a.png", reference * 255)
+    save_jpeg(tmp_path / "ref/b.jpg", reference)
+    save(tmp_path / "out/a.png", np.roll(reference, 7, 0) * 255)
+    save_jpeg(tmp_path / "out/b.jpg", np.roll(reference, 7, 0))
+    cut = [np.asarray(Picture.open(tmp_path / side / "b.jpg")) >= 128 for side in ("ref", "out")]
+    masks = {"a": (reference > 0, np.roll(reference, 7, 0) > 0), "b": tuple(cut)}
+    expected = {case: 2 * (r & p).sum() / (r.sum() + p.sum()) for case, (r, p) in masks.items()}
+    for undeclared in ("error", "background"):
+        report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels=labels, undeclared=undeclared))
+        assert {case: dice for (case, _), dice in scores(report, "dice").items()} == pytest.approx(expected)
+
+
+def test_undeclared_values_that_are_the_whole_foreground_are_refused(tmp_path):
+    save(tmp_path / "ref/a.png", disc())
+    save(tmp_path / "out/a.png", disc() * 255)
+    refused(
+        r"out/a\.png: all its foreground is of undeclared label values: 255",
+        tmp_path / "out", tmp_path / "ref", labels={"x": 1, "y": 2}, undeclared="background",
+    )  # fmt: skip
+
+
+def test_a_smeared_mask_that_was_cut_is_named_in_every_output(tmp_path):
+    save(tmp_path / "ref/sharp.png", disc())
+    save_jpeg(tmp_path / "ref/smeared.jpg", disc())
+    save(tmp_path / "out/sharp.png", disc())
+    save(tmp_path / "out/smeared.png", disc())
+    save_jpeg(tmp_path / "fov/sharp.jpg", disc())
+    save(tmp_path / "fov/smeared.png", disc() * 0 + 1)
+    report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels={"x": 1}, masks=tmp_path / "fov"))
+    summary = summarize(report)
+    assert summary["methods"]["out"]["smeared_masks_cut"] == {"sharp": ["field of view"], "smeared": ["reference"]}
+    for text in every_output(report, tmp_path / "report"):
+        assert "reference smeared by JPEG or by resizing and cut at grey level 128 of 255: smeared" in text
+        assert "field of view smeared by JPEG or by resizing and cut at grey level 128 of 255: sharp" in text
+    rows = list(csv.DictReader(io.StringIO(cases_csv(report))))
+    assert [row["smeared_masks_cut"] for row in rows] == ["field of view", "reference"]
+
+
+def test_undeclared_pixels_are_told_by_case(folders):
+    options = EvaluationOptions(labels={"one": 1}, undeclared="background")
+    report = evaluate(folders / "out", folders / "ref", options)
+    assert "out: 100 pixels of undeclared values counted as background: a (100)" in notes(summarize(report))
+
+
+def test_an_empty_field_of_view_is_named(tmp_path):
+    save(tmp_path / "ref/a.png", disc())
+    save(tmp_path / "out/a.png", disc())
+    save(tmp_path / "fov/a.png", disc() * 0)
+    refused(
+        r"fov/a\.png: this field of view is empty, so no pixel of case a would be counted",
+        tmp_path / "out", tmp_path / "ref", masks=tmp_path / "fov",
+    )  # fmt: skip
