@@ -6,7 +6,7 @@ Which files belong together is decided in pairing.py; what becomes of the scores
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 

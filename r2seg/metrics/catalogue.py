@@ -236,7 +236,7 @@ MEASURES = {
     "surface_dice": Measure(
         "surfaces",
         "Surface Dice",
-        "share of both surfaces' pixels within the tolerance of the other surface",
+        "share of both surfaces' pixels within the tolerance of the other surface; equal to it (up to 0.01 %) is within",
         _column(3),
         pooled=False,
     ),

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+EQUAL = 1e-4  # relative difference of a distance and a tolerance that are taken to be equal
+
 
 @dataclass(frozen=True)
 class SurfaceDistances:
@@ -89,11 +91,12 @@ def surface_dice(distances: SurfaceDistances, tolerance_mm: float) -> Tensor:
     """Normalised surface Dice: share of both surfaces that lies within a tolerance of the other.
 
     Nikolov et al., arXiv:1809.04430, with surface pixels counted instead of their area. NaN where both masks are empty,
-    0 where one is.
+    0 where one is. A distance that equals the tolerance is within it, also where the two differ by less than one part in
+    ten thousand: voxel sizes in headers are rounded (float32, or a few decimals).
 
     Shape: () float64.
     """
-    return (torch.cat(_directions(distances)) <= tolerance_mm).to(torch.float64).mean()
+    return (torch.cat(_directions(distances)) <= tolerance_mm * (1 + EQUAL)).to(torch.float64).mean()
 
 
 def _directions(distances: SurfaceDistances) -> tuple[Tensor, Tensor]:

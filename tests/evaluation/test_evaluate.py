@@ -489,3 +489,21 @@ def test_an_empty_field_of_view_is_named(tmp_path):
         r"fov/a\.png: this field of view is empty, so no pixel of case a would be counted",
         tmp_path / "out", tmp_path / "ref", masks=tmp_path / "fov",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("spacing", [0.1, 0.3, 0.7, 0.703125, 0.9, 1.1, 2.3])
+def test_a_tolerance_of_one_voxel_holds_for_the_headers_of_all_formats(tmp_path, suffix, spacing):
+    sitk = pytest.importorskip("SimpleITK")
+    block = np.zeros((14, 15, 16), np.uint8)
+    block[3:9, 4:11, 5:11] = 1
+    for side, array in (("ref", block), ("out", np.roll(block, 1, 0))):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing([spacing] * 3)
+        image.SetDirection(np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]).ravel().tolist())
+        image.SetOrigin((-113.7, 42.1, 900.3))
+        (tmp_path / side).mkdir()
+        sitk.WriteImage(image, str(tmp_path / side / f"a{suffix}"))
+    options = EvaluationOptions(measures=["surface_dice"], tolerance_mm=spacing)
+    (row,) = evaluate(tmp_path / "out", tmp_path / "ref", options).rows
+    assert row.scores["surface_dice"] == 1

@@ -125,6 +125,35 @@ def test_surface_scores_equal_monais():
     assert compared > 50
 
 
+@pytest.mark.parametrize("spacing", [0.1, 0.3, 0.625, 0.7, 0.703125, 0.9, 1.1, 1.37, 2.3, 3.3])
+def test_a_shift_by_one_voxel_is_within_a_tolerance_of_one_voxel(spacing):
+    """A block shifted by one voxel: every surface pixel has one of the other surface at most one voxel away."""
+    from monai.metrics import compute_surface_dice
+
+    first = np.zeros((24, 22, 20), bool)
+    first[5:15, 6:13, 4:12] = True
+    for axis in range(3):
+        p, r = tensors(np.roll(first, 1, axis), first)
+        for scale in (1, 1 + 1e-6):  # as a header in float32 or a rotated grid may hold it
+            for steps in ([spacing * scale] * 3, float(np.float32(spacing)) * scale * np.eye(3), rotated(spacing)):
+                ours = metrics.surface_dice(metrics.surface_distances(p, r, steps), spacing)
+                assert float(ours) == 1, steps
+        assert float(metrics.surface_dice(metrics.surface_distances(p, r, [spacing] * 3), 0.99 * spacing)) < 1
+        masks = (mask[None, None].float() for mask in (p, r))
+        theirs = compute_surface_dice(*masks, [1.0], include_background=True)  # in voxels, where 1 is exact
+        assert float(theirs) == 1
+
+
+def rotated(spacing):
+    """Steps of a grid turned about two axes, rounded as in a float32 header."""
+    turn = np.eye(3)
+    for i, j, angle in ((0, 1, 0.3), (1, 2, -0.7)):
+        part = np.eye(3)
+        part[[i, j], [i, j]], part[i, j], part[j, i] = np.cos(angle), -np.sin(angle), np.sin(angle)
+        turn = turn @ part
+    return (turn * spacing).astype(np.float32).astype(np.float64)
+
+
 def test_distances_follow_a_sheared_grid():
     first, second = np.zeros((2, 5, 5), bool)
     first[1, 1] = second[2, 3] = True
