@@ -24,7 +24,7 @@ class Target:
 
     Attributes:
         case: Id of the case: relative path without suffix, forward slashes.
-        group: Patient; intervals draw groups, not cases.
+        group: Patient; intervals are over groups, not cases.
         reference: Label map.
         mask: Field of view, or None for the whole image.
         images: Files of the image, for pictures in the report; may be empty.

@@ -1,6 +1,6 @@
 """A report's numbers: means, intervals, pooled scores and comparisons, as the plain data of summary.json.
 
-Pure functions of a `Report`. The draws and tests are in statistics.py, the words in wording.py.
+Pure functions of a `Report`. Comparisons of methods are in comparison.py, intervals in statistics.py, the words in wording.py.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from r2seg.evaluation import statistics
+from r2seg.evaluation.comparison import compare_methods
 from r2seg.evaluation.results import STATUSES, Method, Report, Row
-from r2seg.evaluation.statistics import Bootstrap, compare, interval
 from r2seg.evaluation.wording import LABELS_FOUND, RULES, notes, unit
 from r2seg.metrics import best_threshold
 from r2seg.metrics.catalogue import FAMILIES, MEASURES
@@ -44,7 +45,7 @@ def summarize(report: Report) -> dict[str, Any]:
             "num_cases": len(report.targets),
             "num_groups": len({target.group for target in report.targets.values()}),
             "methods": {method.name: _method_summary(report, method) for method in report.methods},
-            "comparisons": [_comparison(report, other) for other in report.methods if other.role == "against"],
+            "comparisons": compare_methods(report),
         }
     )
     return {**summary, "notes": notes(summary)}
@@ -118,15 +119,14 @@ def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:
     rows = report.of(method, label)
     if not rows:
         return {"cases": dict.fromkeys(STATUSES, 0), "counts": None, "measures": {}}
-    bootstrap = Bootstrap.over([row.group for row in rows], seed=report.options.seed)
     histogram = report.histograms.get((method, label))
     summary = {
         "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
-        "num_groups": bootstrap.num_groups,
+        "num_groups": len({row.group for row in rows}),
         "undeclared_pixels": sum(row.undeclared for row in rows),
         "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
         "measures": {
-            key: {**_means(key, rows, bootstrap), **_pooled(key, rows, bootstrap, histogram)}
+            key: {**_means(key, rows), **_pooled(key, rows, histogram)}
             for key in report.measures
             if key in rows[0].scores
         },
@@ -137,34 +137,33 @@ def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:
     return summary
 
 
-def _means(key: str, rows: Sequence[Row], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Mean of a measure over cases, its interval, and how many cases it is over."""
+def _means(key: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Mean of a measure over cases, its interval, and how many cases and groups it is over."""
     values = np.array([row.scores[key] for row in rows])
     finite = values[np.isfinite(values)]
-    groups = np.unique(bootstrap.groups[np.isfinite(values)])
+    found = statistics.mean(values, [row.group for row in rows], MEASURES[key].range)
     return {
-        "mean": finite.mean() if len(finite) else None,
-        "mean_interval": interval(bootstrap.means(values)) if len(groups) > 1 else None,
+        "mean": found.value,
+        "mean_interval": found.interval,
         "std": finite.std(ddof=1) if len(finite) > 1 else None,
         "median": np.median(finite) if len(finite) else None,
         "num_cases": len(finite),
+        "num_groups": found.num_groups,
         "num_nan": np.isnan(values).sum(),
         "num_infinite": np.isinf(values).sum(),
     }
 
 
-def _pooled(key: str, rows: Sequence[Row], bootstrap: Bootstrap, histogram: torch.Tensor | None) -> dict[str, Any]:
+def _pooled(key: str, rows: Sequence[Row], histogram: torch.Tensor | None) -> dict[str, Any]:
     """One score of all pixels of all cases together, where that has a meaning."""
     measure = MEASURES[key]
     if not (measure.pooled and FAMILIES[measure.family].adds_up):
         return {}
-    if measure.family == "probabilities":  # only their sum is kept, so there are no draws
+    if measure.family == "probabilities":  # only their sum is kept
         return {"pooled": measure.score(histogram)}
     evidence = np.stack([row.evidence[measure.family] for row in rows])
-    return {
-        "pooled": measure.score(torch.from_numpy(evidence.sum(axis=0))),
-        "pooled_interval": interval(bootstrap.pooled(evidence, measure.score)) if bootstrap.num_groups > 1 else None,
-    }
+    found = statistics.pooled(evidence, [row.group for row in rows], measure.score, measure.range)
+    return {"pooled": found.value, "pooled_interval": found.interval, "pooled_num_groups": found.num_groups}
 
 
 def _mean_of_labels(report: Report, method: str) -> dict[str, float | None]:
@@ -178,41 +177,6 @@ def _mean_of_labels(report: Report, method: str) -> dict[str, float | None]:
         by_label = [values.mean() for values in finite if len(values)]
         means[key] = float(np.mean(by_label)) if by_label else None
     return means
-
-
-def _comparison(report: Report, other: Method) -> dict[str, Any]:
-    """The first method minus another, on the cases that both have."""
-    labels: dict[str, Any] = {}
-    for label in report.labels:
-        second = {row.case: row for row in report.of(other.name, label)}
-        pairs = [(row, second[row.case]) for row in report.of(report.main.name, label) if row.case in second]
-        # The volume of the reference is the same on both sides.
-        keys = [key for key in report.measures if key != "reference_volume_ml"] if pairs else []
-        labels[label] = {key: _difference(key, pairs, report.options.seed) for key in keys}
-    return {"first": report.main.name, "second": other.name, "labels": labels}
-
-
-def _difference(key: str, pairs: Sequence[tuple[Row, Row]], seed: int) -> dict[str, Any]:
-    """Paired difference of one measure."""
-    first, second = (np.array([row.scores.get(key, np.nan) for row in rows]) for rows in zip(*pairs, strict=True))
-    found = compare(first, second, [row.group for row, _ in pairs], seed=seed)
-    return {
-        "mean_difference": found.mean,
-        "interval": found.interval,
-        "p_value": found.p_value,
-        "num_cases": found.num_cases,
-        "num_groups": found.num_groups,
-        "largest": [
-            {
-                "case": pairs[index][0].case,
-                "first": first[index],
-                "second": second[index],
-                "difference": first[index] - second[index],
-            }
-            for index in found.largest
-            if first[index] != second[index]
-        ],
-    }
 
 
 def _plain(value: Any) -> Any:

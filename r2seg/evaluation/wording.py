@@ -11,7 +11,7 @@ from typing import Any
 
 from r2seg.data.images import CUT
 from r2seg.errors import counted, some
-from r2seg.evaluation.statistics import NUM_DRAWS
+from r2seg.evaluation.statistics import FEW_GROUPS, LEVEL, MIN_GROUPS
 from r2seg.metrics.catalogue import MEASURES
 
 LABELS_FOUND = "the values of the references"
@@ -32,10 +32,21 @@ RULES = {
     "not counted": "pixels outside the field of view and pixels with the ignore label are left out of every measure",
     "mean": "mean over the cases with a finite number",
     "pooled": "one score of all pixels of all cases together: large structures weigh more than in the mean",
-    "interval": f"95 % percentile bootstrap, {NUM_DRAWS} draws of groups (patients) with replacement; none below two groups",
-    "difference": "first method minus the other on the same cases; Wilcoxon signed-rank test, two-sided, on groups' means",
+    "interval": "95 % jackknife: each group (patient) is left out in turn, Student's t with one degree of freedom less than groups; "
+    f"cut at the measure's range; none below {MIN_GROUPS} groups",
+    "difference": "first method minus the other on the same cases, averaged over the cases where both have a finite number",
+    "test": "exact Wilcoxon signed-rank test, two-sided, on groups' differences; a case that only one method fails (infinite "
+    "distance, or an undefined score though there was something to find) ranks worst for that method",
+    "several tests": "p (Holm) is adjusted for all tests of this report; a method is called better only where it is below "
+    f"{1 - LEVEL:.2g}, and never if it fails more cases or if the mean says otherwise",
     "oracle": "a threshold with the best pooled Dice on the very cases that are scored: an upper bound, not a result",
 }
+_INTERVALS = (
+    ("mean_interval", "num_groups"),
+    ("pooled_interval", "pooled_num_groups"),
+    ("interval", "interval_num_groups"),
+)
+_NUMBERS = dict(enumerate(("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")))
 _KNOWN_TO_THE_RUN = {
     "train": "trained it, so this is not a test of it",
     "validation": "chose its checkpoint and thresholds",
@@ -76,6 +87,27 @@ def with_interval(measure: str, value: float | None, bounds: Sequence[float] | N
     return f"{text} [{number(measure, bounds[0], sign)}, {number(measure, bounds[1], sign)}]"
 
 
+def p_text(p_value: float | None) -> str:
+    """A p-value as tables show it."""
+    return "" if p_value is None else f"{p_value:.3g}"
+
+
+def num_compared(entry: Mapping[str, Any]) -> str:
+    """Cases that a mean difference is over: "3", or "2 of 3" where some have no difference."""
+    return (
+        str(entry["num_pairs"])
+        if entry["num_cases"] == entry["num_pairs"]
+        else f"{entry['num_cases']} of {entry['num_pairs']}"
+    )
+
+
+def case_difference(comparison: Mapping[str, Any], measure: str, case: Mapping[str, Any]) -> str:
+    """How much a case differs: "case_1 +0.0123", or "case_1 (fails in out)"."""
+    if case["fails"]:
+        return f"{case['case']} (fails in {comparison[case['fails']]})"
+    return f"{case['case']} {number(measure, case['difference'], '+')}"
+
+
 def leading(measures: Sequence[str]) -> tuple[str, ...]:
     """The measures that are looked at first: those of `LEADING` that were scored, or else the first two."""
     return tuple(key for key in measures if key in LEADING) or tuple(measures)[:2]
@@ -86,10 +118,11 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"{counted(summary['num_cases'], 'case')} of {counted(summary['num_groups'], 'group')}",
         *_notes_on_labels_and_run(summary["settings"]),
-        *_notes_on_intervals(summary["methods"]),
+        *_notes_on_intervals(summary),
         *_notes_on_thresholds(summary["settings"]),
         *_notes_on_files(summary),
         *(note for method in summary["methods"] for note in _notes_on_scores(summary, method)),
+        *_notes_on_tests(summary),
     ]
 
 
@@ -104,12 +137,79 @@ def _notes_on_labels_and_run(settings: Mapping[str, Any]) -> Iterator[str]:
                 yield f"LEAK: {len(known)} of these cases {consequence}: {some(known)}"
 
 
-def _notes_on_intervals(methods: Mapping[str, Any]) -> Iterator[str]:
-    entries = (
-        entry for method in methods.values() for label in method["labels"].values() for entry in label["measures"].values()
-    )  # fmt: skip
-    if not any(entry["mean_interval"] for entry in entries):
-        yield "no intervals: they need at least two groups"
+def _notes_on_intervals(summary: Mapping[str, Any]) -> Iterator[str]:
+    found = [
+        (entry[bounds], entry[groups])
+        for part in [*summary["methods"].values(), *summary["comparisons"]]
+        for label in part["labels"].values()
+        for entry in label.get("measures", label).values()
+        for bounds, groups in _INTERVALS
+        if bounds in entry
+    ]
+    smallest = min((groups for bounds, groups in found if bounds is not None), default=None)
+    if smallest is None:
+        yield f"no intervals: they need at least {MIN_GROUPS} groups"
+    else:
+        if smallest < FEW_GROUPS:
+            yield (
+                f"intervals over few groups (as few as {smallest}): below {FEW_GROUPS} they are wide, and those of skewed scores "
+                "hold the true value somewhat less often than 95 % says"
+            )
+        if any(bounds is None for bounds, _ in found):
+            yield f"some numbers have no interval: fewer than {MIN_GROUPS} groups have such a score"
+
+
+def _notes_on_tests(summary: Mapping[str, Any]) -> Iterator[str]:
+    """What failures, several tests and few groups mean for the comparisons."""
+    for comparison in summary["comparisons"]:
+        yield from _notes_on_failures(summary, comparison)
+    entries = [
+        entry for comparison in summary["comparisons"] for found in comparison["labels"].values() for entry in found.values()
+    ]  # fmt: skip
+    tests = [entry for entry in entries if entry["p_value"] is not None]
+    if not tests:
+        return
+    num_groups = min(entry["num_groups"] for entry in tests)
+    lowest = 2 / 2**num_groups
+    if lowest * len(tests) >= 1 - LEVEL:
+        adjusted = f", and after Holm's adjustment for {len(tests)} tests below {min(1, lowest * len(tests)):.4g}"
+        yield (
+            f"{_NUMBERS.get(num_groups, str(num_groups))} groups cannot go below p = {lowest:.4g}"
+            f"{adjusted if len(tests) > 1 else ''}, however large the difference"
+        )
+    if len(tests) > 1:
+        yield (
+            f"{len(tests)} tests were made: of that many, some fall below p = .05 by chance; p (Holm) is adjusted for all of them"
+        )
+    for comparison in summary["comparisons"]:
+        better: dict[str, list[str]] = {}
+        for label, found in comparison["labels"].items():
+            for key, entry in found.items():
+                if entry["favours"]:
+                    better.setdefault(entry["favours"], []).append(f"{label} {summary['measures'][key]['title']}")
+        for method, where in better.items():
+            yield f"{method} is better than {_other(comparison, method)} (p (Holm) below .05): {some(where, 20)}"
+        if not better:
+            yield f"no difference between {comparison['first']} and {comparison['second']} is shown at p (Holm) below .05"
+
+
+def _notes_on_failures(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> Iterator[str]:
+    for side in ("first", "second"):
+        failed: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for label, found in comparison["labels"].items():
+            for key, entry in found.items():
+                if cases := tuple(entry[f"only_{side}_fails"]):
+                    failed.setdefault((label, cases), []).append(summary["measures"][key]["title"])
+        for (label, cases), titles in failed.items():
+            method = comparison[side]
+            yield (
+                f"{method} fails {counted(len(cases), 'case')} of {label} that {_other(comparison, method)} scores "
+                f"({some(cases, 20)}): left out of the mean difference of {', '.join(titles)}, and ranked worst in its test"
+            )
+
+
+def _other(comparison: Mapping[str, Any], method: str) -> str:
+    return comparison["second" if method == comparison["first"] else "first"]
 
 
 def _notes_on_thresholds(settings: Mapping[str, Any]) -> Iterator[str]:

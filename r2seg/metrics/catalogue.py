@@ -6,6 +6,7 @@ functions of that vector. Where evidence adds up, the sum over cases gives the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -126,6 +127,7 @@ class Measure:
         better: "higher" or "lower", or None if neither is.
         unit: "mm" stands for pixels where all cases are pictures.
         pooled: Whether a score of summed evidence has a meaning.
+        range: Lowest and highest value; intervals are cut there.
     """
 
     family: str
@@ -135,6 +137,13 @@ class Measure:
     better: str | None = "higher"
     unit: str = ""
     pooled: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def range_of_differences(self) -> tuple[float, float]:
+        """Lowest and highest difference of two values."""
+        width = self.range[1] - self.range[0]
+        return -width, width
 
 
 def _of_counts(score: Callable[[Counts], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -152,6 +161,8 @@ def _of_histogram(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tenso
 
     return each
 
+
+_FROM_ZERO = (0.0, math.inf)
 
 FAMILIES = {
     "counts": Family(_counts, ("tp", "fp", "fn", "tn")),
@@ -177,6 +188,7 @@ MEASURES = {
         "MCC",
         "(TP TN − FP FN) / √((TP + FP) (TP + FN) (TN + FP) (TN + FN))",
         _of_counts(metrics.matthews),
+        range=(-1.0, 1.0),
     ),
     "threshold_jaccard": Measure(
         "counts",
@@ -186,7 +198,14 @@ MEASURES = {
         pooled=False,
     ),
     "volume_ml": Measure(
-        "volumes", "Volume", "predicted voxels × voxel volume", _column(0), better=None, unit="mL", pooled=False
+        "volumes",
+        "Volume",
+        "predicted voxels × voxel volume",
+        _column(0),
+        better=None,
+        unit="mL",
+        pooled=False,
+        range=_FROM_ZERO,
     ),
     "reference_volume_ml": Measure(
         "volumes",
@@ -196,6 +215,7 @@ MEASURES = {
         better=None,
         unit="mL",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "volume_difference_ml": Measure(
         "volumes",
@@ -205,6 +225,7 @@ MEASURES = {
         better=None,
         unit="mL",
         pooled=False,
+        range=(-math.inf, math.inf),
     ),
     "hausdorff": Measure(
         "surfaces",
@@ -214,6 +235,7 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "hd95": Measure(
         "surfaces",
@@ -223,6 +245,7 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "assd": Measure(
         "surfaces",
@@ -232,6 +255,7 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "surface_dice": Measure(
         "surfaces",

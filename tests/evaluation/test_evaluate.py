@@ -6,11 +6,13 @@ import io
 import json
 import math
 import pickle
+import re
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from scipy import stats
 
 from r2seg.data.cases import Case
 from r2seg.errors import UserError
@@ -298,7 +300,7 @@ def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
     console.print(terminal(summarize(evaluate(folders / "out", folders / "ref"))))
     text = console.export_text()
     (row,) = [line.split() for line in text.splitlines() if "Dice" in line][:1]
-    assert row == ["Dice", "0.8333", "0.6667", "to", "1.0000", "0.8333", "0.8571", "2"]
+    assert row == ["Dice", "0.8333", "0.8333", "0.8571", "2"]  # two groups have no interval
     assert {"difference", "[mL]", "Sensitivity", "accuracy"} <= set(text.split())  # no word is broken
     assert "1 (1 NaN)" in text
     assert "labels taken from the values of the references: label_1=1, label_2=2" in text
@@ -507,3 +509,100 @@ def test_a_tolerance_of_one_voxel_holds_for_the_headers_of_all_formats(tmp_path,
     options = EvaluationOptions(measures=["surface_dice"], tolerance_mm=spacing)
     (row,) = evaluate(tmp_path / "out", tmp_path / "ref", options).rows
     assert row.scores["surface_dice"] == 1
+
+
+# --- intervals and comparisons, in every output
+
+
+def make_methods(folder, num_cases, fails=()):
+    """The first method is 1 voxel off where the second is 2 voxels off, and finds nothing in the cases it fails."""
+    for index in range(num_cases):
+        save(folder / f"ref/p{index}.nii.gz", volume((1, 2, 6), shape=(12, 5 + index, 4)))
+        shift = volume((1, 3, 7), shape=(12, 5 + index, 4)) * (index not in fails)
+        save(folder / f"out/p{index}.nii.gz", shift)
+        save(folder / f"rival/p{index}.nii.gz", volume((1, 4, 8), shape=(12, 5 + index, 4)))
+    options = EvaluationOptions(against=[folder / "rival"], measures=["dice", "surfaces"])
+    return evaluate(folder / "out", folder / "ref", options)
+
+
+def test_a_failed_case_is_named_in_every_output_and_does_not_help(tmp_path):
+    """HD95 of the first is better in two of three cases, and infinite in the third."""
+    report = make_methods(tmp_path, 3, fails=[2])
+    summary = summarize(report)
+    (comparison,) = summary["comparisons"]
+    entry = comparison["labels"]["foreground"]["hd95"]
+    assert (entry["num_cases"], entry["num_pairs"], entry["mean_difference"]) == (2, 3, -1)
+    assert (entry["only_first_fails"], entry["only_second_fails"]) == (["p2"], [])
+    assert entry["favours"] is None
+    assert entry["largest"][0] == {"case": "p2", "first": None, "second": 2.0, "difference": None, "fails": "first"}
+    assert "out fails 1 case of foreground that rival scores (p2): left out of the mean difference of" in str(
+        summary["notes"]
+    )
+    for text in every_output(report, tmp_path / "report"):
+        assert "out fails 1 case of foreground that rival scores (p2): left out of the mean difference of" in text
+        assert "2 of 3" in text
+
+
+def test_many_groups_and_no_failure_let_a_method_be_better(tmp_path):
+    summary = summarize(make_methods(tmp_path, 9))
+    entries = summary["comparisons"][0]["labels"]["foreground"]
+    assert {entry["favours"] for entry in entries.values()} == {"out"}
+    assert {entry["p_value"] for entry in entries.values()} == {2 / 2**9}
+    assert {entry["p_holm"] for entry in entries.values()} == {len(entries) * 2 / 2**9}
+    assert any(
+        note.startswith("out is better than rival (p (Holm) below .05): foreground Dice") for note in summary["notes"]
+    )
+
+
+def test_every_output_cautions_about_few_groups_and_several_tests(tmp_path):
+    report = make_methods(tmp_path, 5)
+    summary = summarize(report)
+    assert {entry["p_value"] for entry in summary["comparisons"][0]["labels"]["foreground"].values()} == {0.0625}
+    for text in [*every_output(report, tmp_path / "report"), "\n".join(summary["notes"])]:
+        assert "intervals over few groups (as few as 5): below 10 they are wide" in text
+        assert "five groups cannot go below p = 0.0625, and after Holm's adjustment for 5 tests below 0.3125" in text
+        assert "5 tests were made: of that many, some fall below p = .05 by chance" in text
+        assert "no difference between out and rival is shown at p (Holm) below .05" in text
+    for text in every_output(report, tmp_path / "report"):
+        assert "0.0625" in text and "p (Holm)" in text
+
+
+def test_two_groups_have_no_interval_and_every_output_says_so(tmp_path):
+    report = make_methods(tmp_path, 2)
+    for text in [*every_output(report, tmp_path / "report"), "\n".join(summarize(report)["notes"])]:
+        assert "no intervals: they need at least 3 groups" in text
+
+
+def test_ten_groups_need_no_note_on_intervals(tmp_path):
+    assert not [note for note in summarize(make_methods(tmp_path, 10))["notes"] if "interval" in note]
+
+
+def test_pooled_scores_are_compared_with_intervals_over_groups(tmp_path):
+    report = make_methods(tmp_path, 4)
+    entry = summarize(report)["comparisons"][0]["labels"]["foreground"]["dice"]
+    sizes = [4 * (5 + index) * 4 for index in range(4)]
+    assert entry["pooled_difference"] == pytest.approx(0.75 - 0.5)
+    assert entry["pooled_interval"] == pytest.approx([0.25, 0.25])
+    assert entry["pooled_num_groups"] == len(sizes)
+    for text in every_output(report, tmp_path / "report")[1:]:
+        assert "+0.2500 [+0.2500, +0.2500]" in re.sub(r"<[^>]*>", "", text)
+
+
+def test_the_terminal_shows_intervals_and_both_p_values_within_80_columns(tmp_path):
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal(summarize(make_methods(tmp_path, 5, fails=[1]))))
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines() if "Dice" in line]
+    low, high = 0.6 - stats.t.ppf(0.975, 4) * 0.15, 1  # four cases of .75 and one of 0; cut at 1
+    voxels = np.array([16 * (5 + index) for index in range(5)])
+    found = voxels[[0, 2, 3, 4]].sum()
+    pooled = 2 * 0.75 * found / (found + voxels.sum())
+    assert rows[0] == ["Dice", "0.6000", f"{low:.4f}", "to", f"{high:.4f}", "0.7500", f"{pooled:.4f}", "5"]
+    (compared,) = [row for row in rows if row[1] == "+0.1000"]
+    assert compared[-3:] == ["0.75", "1", "5"]  # 12 of the 32 changes of signs of ranks 2.5, 2.5, 2.5, 2.5 and 5, twice
+    assert "p (Holm)" in text
+    assert ["HD95", "[mm]", "-1.00", "-1.00", "to", "-1.00", "0.75", "1", "4", "of", "5"] in [
+        line.split() for line in text.splitlines()
+    ]
