@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from r2seg.evaluation import statistics
+from r2seg.evaluation.pooling import resampled
 from r2seg.evaluation.results import Method, Report, Row
-from r2seg.metrics.catalogue import FAMILIES, MEASURES
+from r2seg.metrics.catalogue import MEASURES
 
 ALPHA = 1 - statistics.LEVEL
 Pairs = Sequence[tuple[Row, Row]]
@@ -43,7 +44,7 @@ def _comparison(report: Report, other: Method) -> dict[str, Any]:
         pairs = [(row, second[row.case]) for row in report.of(report.main.name, label) if row.case in second]
         # The volume of the reference is the same on both sides.
         keys = [key for key in report.measures if key != "reference_volume_ml"] if pairs else []
-        labels[label] = {key: {**_difference(key, pairs), **_pooled(key, pairs)} for key in keys}
+        labels[label] = {key: {**_difference(key, pairs), **_pooled(report, key, pairs)} for key in keys}
     return {"first": report.main.name, "second": other.name, "labels": labels}
 
 
@@ -85,14 +86,17 @@ def _difference(key: str, pairs: Pairs) -> dict[str, Any]:
     }
 
 
-def _pooled(key: str, pairs: Pairs) -> dict[str, Any]:
+def _pooled(report: Report, key: str, pairs: Pairs) -> dict[str, Any]:
     """Difference of the scores of all pixels of all these cases together, where that has a meaning."""
-    measure = MEASURES[key]
-    if not (measure.pooled and FAMILIES[measure.family].adds_up) or measure.family == "probabilities":
+    sides = [list(rows) for rows in zip(*pairs, strict=True)]
+    if MEASURES[key].family == "probabilities" and any(
+        len(report.of(rows[0].method, rows[0].label)) != len(rows) for rows in sides
+    ):
+        return {}  # their histograms hold cases that the other method does not have
+    first, second = (resampled(report, rows, key) for rows in sides)
+    if first is None or second is None:
         return {}
-    sides = [np.stack([row.evidence[measure.family] for row in rows]) for rows in zip(*pairs, strict=True)]
-    groups = [row.group for row, _ in pairs]
-    found = statistics.pooled_difference(sides[0], sides[1], groups, measure.score, measure.range_of_differences)
+    found = statistics.pooled_difference(first, second, MEASURES[key].range_of_differences)
     if not math.isfinite(found.value):
         return {}
     return {"pooled_difference": found.value, "pooled_interval": found.interval, "pooled_num_groups": found.num_groups}

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.metrics import Histogram, LevelCounts
 from r2seg.thresholds import Thresholds
 
 STATUSES = ("scored", "prediction empty", "reference empty", "both empty", "missing")
@@ -72,6 +72,7 @@ class Row:
         evidence: Family of measures -> vector that its scores follow from.
         prediction: File, or None if it is missing.
         reference: File.
+        histogram: Of its probabilities, until all cases are pooled; None in a report.
         undeclared: Pixels of reference and prediction whose undeclared value was counted as background.
         cut: Which of its files ("reference", "prediction", "field of view") are smeared 0/255 masks, cut at grey level 128.
     """
@@ -86,6 +87,7 @@ class Row:
     evidence: Mapping[str, np.ndarray]
     prediction: Path | None
     reference: Path
+    histogram: Histogram | None = None
     undeclared: int = 0
     cut: tuple[str, ...] = ()
 
@@ -105,7 +107,8 @@ class Report:
         num_oracle_cases: How many of the cases scored here the thresholds were chosen on.
         distances_in: "mm", or "pixels" where no reference has a voxel size.
         rows: One per case, method and label.
-        histograms: (method, label) -> histogram of its probabilities over all cases, (2, 65536).
+        histograms: (method, label) -> histogram of its probabilities over all cases.
+        group_histograms: (method, label) -> group -> the same of the group's cases, coarser: intervals follow from them.
         created: Time of the evaluation, ISO 8601.
         versions: Package -> version that it was computed with.
     """
@@ -120,7 +123,8 @@ class Report:
     num_oracle_cases: int
     distances_in: str
     rows: tuple[Row, ...]
-    histograms: Mapping[tuple[str, str], Tensor]
+    histograms: Mapping[tuple[str, str], Histogram]
+    group_histograms: Mapping[tuple[str, str], Mapping[str, LevelCounts]]
     created: str
     versions: Mapping[str, str]
 

@@ -29,7 +29,7 @@ from r2seg.devices import resolve_device
 from r2seg.errors import UserError
 from r2seg.evaluation.options import EvaluationOptions, Labels
 from r2seg.evaluation.results import Method, Report, Row, Target
-from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
+from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair, exact_histograms
 from r2seg.thresholds import Thresholds
 
 
@@ -206,13 +206,21 @@ class Job:
     def _rows(
         self, target: Target, method: Method, path: Path | None, pairs: Sequence[Pair], files: FilesRead
     ) -> list[Row]:
-        families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
-        evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
+        evidence = {
+            name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs])
+            for name in self.families
+            if name != "probabilities"
+        }
+        histograms = []
+        if "probabilities" in self.families:
+            histograms = [histogram for pair in pairs for histogram in exact_histograms(pair)]
         counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
         scores = {
             key: MEASURES[key].score(evidence[MEASURES[key].family]).tolist()
-            for key in self.measures
             if MEASURES[key].family in evidence
+            else [MEASURES[key].score(histogram).item() for histogram in histograms]
+            for key in self.measures
+            if MEASURES[key].family in evidence or histograms
         }
         return [
             Row(
@@ -226,6 +234,7 @@ class Job:
                 cut=files.cut,
                 scores={key: values[index] for key, values in scores.items()},
                 evidence={name: vectors[index].numpy() for name, vectors in evidence.items()},
+                histogram=histograms[index] if histograms else None,
                 prediction=path,
                 reference=target.reference,
             )

@@ -84,42 +84,50 @@ def mean(values: np.ndarray, groups: Sequence[str], within: Range = UNBOUNDED) -
     return Estimate(value, jackknife(value, without, within), len(names))
 
 
-def pooled(evidence: np.ndarray, groups: Sequence[str], score: Score, within: Range = UNBOUNDED) -> Estimate:
-    """Score of the evidence of all cases together.
+@dataclass(frozen=True)
+class Resampled:
+    """A pooled score of all groups, of each group alone, and of all groups but one.
 
-    Groups that hold nothing to score are not counted, such as those without a pixel of the label in either mask.
-
-    Shape: (N, E) evidence of cases in N groups' names.
+    Shape: a number, (G,) and (G,).
     """
-    sums = _by_group(evidence, groups)
-    total = score(torch.from_numpy(sums.sum(axis=0))).item()
-    without = score(torch.from_numpy(sums.sum(axis=0) - sums)).numpy()
-    taking_part = np.isfinite(score(torch.from_numpy(sums)).numpy()) | (without != total)
-    return Estimate(total, jackknife(total, without[taking_part], within), int(taking_part.sum()))
+
+    total: float
+    alone: np.ndarray
+    without: np.ndarray
+
+    @classmethod
+    def of_sums(cls, evidence: np.ndarray, groups: Sequence[str], score: Score) -> Resampled:
+        """Of evidence that adds up.
+
+        Shape: (N, E) evidence of cases in N groups' names.
+        """
+        names, indices = np.unique(np.asarray(groups), return_inverse=True)
+        sums = np.zeros((len(names), evidence.shape[1]))
+        np.add.at(sums, indices, evidence)
+        total, alone, without = (score(torch.from_numpy(part)) for part in (sums.sum(0), sums, sums.sum(0) - sums))
+        return cls(total.item(), alone.numpy(), without.numpy())
+
+    @property
+    def taking_part(self) -> np.ndarray:
+        """Groups that hold something to score; others, such as those without a pixel of the label, do not count.
+
+        Shape: (G,) bool.
+        """
+        return np.isfinite(self.alone) | (self.without != self.total)
 
 
-def pooled_difference(
-    first: np.ndarray, second: np.ndarray, groups: Sequence[str], score: Score, within: Range = UNBOUNDED
-) -> Estimate:
-    """Difference of the scores of two methods' evidence of the same cases together, first minus second.
-
-    Shape: (N, E) and (N, E) evidence of cases in N groups' names.
-    """
-    sides = [_by_group(evidence, groups) for evidence in (first, second)]
-    totals = [score(torch.from_numpy(sums.sum(axis=0))).item() for sums in sides]
-    without = [score(torch.from_numpy(sums.sum(axis=0) - sums)).numpy() for sums in sides]
-    alone = [np.isfinite(score(torch.from_numpy(sums)).numpy()) for sums in sides]
-    taking_part = alone[0] | alone[1] | (without[0] != totals[0]) | (without[1] != totals[1])
-    difference = totals[0] - totals[1]
-    found = jackknife(difference, (without[0] - without[1])[taking_part], within)
-    return Estimate(difference, found, int(taking_part.sum()))
+def pooled(found: Resampled, within: Range = UNBOUNDED) -> Estimate:
+    """A pooled score with its interval."""
+    taking_part = found.taking_part
+    return Estimate(found.total, jackknife(found.total, found.without[taking_part], within), int(taking_part.sum()))
 
 
-def _by_group(evidence: np.ndarray, groups: Sequence[str]) -> np.ndarray:
-    names, indices = np.unique(np.asarray(groups), return_inverse=True)
-    sums = np.zeros((len(names), evidence.shape[1]))
-    np.add.at(sums, indices, evidence)
-    return sums
+def pooled_difference(first: Resampled, second: Resampled, within: Range = UNBOUNDED) -> Estimate:
+    """Difference of two methods' pooled scores of the same groups, first minus second, with its interval."""
+    taking_part = first.taking_part | second.taking_part
+    difference = first.total - second.total
+    interval = jackknife(difference, (first.without - second.without)[taking_part], within)
+    return Estimate(difference, interval, int(taking_part.sum()))
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ import torch
 
 from r2seg.evaluation import statistics
 from r2seg.evaluation.comparison import compare_methods
+from r2seg.evaluation.pooling import resampled
 from r2seg.evaluation.results import STATUSES, Method, Report, Row
 from r2seg.evaluation.wording import LABELS_FOUND, RULES, notes, unit
 from r2seg.metrics import best_threshold
-from r2seg.metrics.catalogue import FAMILIES, MEASURES
+from r2seg.metrics.catalogue import MEASURES
+from r2seg.metrics.probabilities import with_levels
 from r2seg.thresholds import Thresholds, fingerprint
 
 SCHEMA_VERSION = 1
@@ -59,7 +61,7 @@ def best_thresholds(report: Report) -> Thresholds | None:
     values = {}
     for label in report.labels:
         histogram = report.histograms.get((report.main.name, label))
-        if histogram is None or not histogram[1].any():
+        if histogram is None or not with_levels(histogram).positive.any():
             return None
         values[label] = best_threshold(histogram)[0]
     # All empty references look alike: a file that holds no label does not identify its case.
@@ -126,12 +128,10 @@ def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:
         "undeclared_pixels": sum(row.undeclared for row in rows),
         "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
         "measures": {
-            key: {**_means(key, rows), **_pooled(key, rows, histogram)}
-            for key in report.measures
-            if key in rows[0].scores
+            key: {**_means(key, rows), **_pooled(report, key, rows)} for key in report.measures if key in rows[0].scores
         },
     }
-    if histogram is not None and histogram[1].any():
+    if histogram is not None and with_levels(histogram).positive.any():
         threshold, score = best_threshold(histogram)
         summary["oracle"] = {"threshold": threshold, "pooled_dice": score}
     return summary
@@ -154,16 +154,17 @@ def _means(key: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _pooled(key: str, rows: Sequence[Row], histogram: torch.Tensor | None) -> dict[str, Any]:
+def _pooled(report: Report, key: str, rows: Sequence[Row]) -> dict[str, Any]:
     """One score of all pixels of all cases together, where that has a meaning."""
-    measure = MEASURES[key]
-    if not (measure.pooled and FAMILIES[measure.family].adds_up):
+    found = resampled(report, rows, key)
+    if found is None:
         return {}
-    if measure.family == "probabilities":  # only their sum is kept
-        return {"pooled": measure.score(histogram)}
-    evidence = np.stack([row.evidence[measure.family] for row in rows])
-    found = statistics.pooled(evidence, [row.group for row in rows], measure.score, measure.range)
-    return {"pooled": found.value, "pooled_interval": found.interval, "pooled_num_groups": found.num_groups}
+    estimate = statistics.pooled(found, MEASURES[key].range)
+    return {
+        "pooled": estimate.value,
+        "pooled_interval": estimate.interval,
+        "pooled_num_groups": estimate.num_groups,
+    }
 
 
 def _mean_of_labels(report: Report, method: str) -> dict[str, float | None]:

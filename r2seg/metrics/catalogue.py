@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from r2seg import metrics
 from r2seg.errors import UserError
-from r2seg.metrics import Counts
+from r2seg.metrics import Counts, LevelCounts
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,17 @@ def _probabilities(pair: Pair) -> Tensor:
     )
 
 
+def exact_histograms(pair: Pair) -> list[metrics.Histogram]:
+    """Histogram of each label's probabilities without rounding: for files, which may hold any real number."""
+    if pair.probabilities is None:
+        return []
+    counted = pair.reference != metrics.IGNORE
+    return [
+        metrics.probability_counts(probability, pair.reference == label, counted)
+        for label, probability in enumerate(pair.probabilities, start=1)
+    ]
+
+
 @dataclass(frozen=True)
 class Family:
     """Measures that share their evidence.
@@ -123,7 +135,7 @@ class Measure:
         family: Key of `FAMILIES`.
         title: Its name in tables.
         formula: Its definition in reports, in plain text.
-        score: Evidence (..., *E) -> (...) float64.
+        score: Evidence (..., *E) -> (...) float64; of probabilities also `LevelCounts` -> ().
         better: "higher" or "lower", or None if neither is.
         unit: "mm" stands for pixels where all cases are pictures.
         pooled: Whether a score of summed evidence has a meaning.
@@ -133,7 +145,7 @@ class Measure:
     family: str
     title: str
     formula: str
-    score: Callable[[Tensor], Tensor]
+    score: Callable[[Any], Tensor]
     better: str | None = "higher"
     unit: str = ""
     pooled: bool = True
@@ -154,8 +166,10 @@ def _column(index: int) -> Callable[[Tensor], Tensor]:
     return lambda evidence: evidence[..., index].to(torch.float64)
 
 
-def _of_histogram(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def each(evidence: Tensor) -> Tensor:
+def _of_histogram(score: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    def each(evidence: Tensor | LevelCounts) -> Tensor:
+        if isinstance(evidence, LevelCounts):
+            return score(evidence)
         flat = evidence.reshape(-1, *evidence.shape[-2:])
         return torch.stack([score(histogram) for histogram in flat]).reshape(evidence.shape[:-2])
 

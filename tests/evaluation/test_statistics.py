@@ -10,7 +10,16 @@ import pytest
 from scipy import stats
 
 from r2seg import metrics
-from r2seg.evaluation.statistics import compare, holm, jackknife, mean, pooled, pooled_difference, signed_rank_p
+from r2seg.evaluation.statistics import (
+    Resampled,
+    compare,
+    holm,
+    jackknife,
+    mean,
+    pooled,
+    pooled_difference,
+    signed_rank_p,
+)
 
 GENERATOR = np.random.default_rng(11)
 PAGE = Path(__file__).parents[2] / "docs/what-the-numbers-mean.md"
@@ -70,23 +79,24 @@ def test_an_interval_ends_at_the_range_of_its_measure():
 
 def test_pooled_scores_are_of_summed_counts_and_groups_without_the_label_are_not_counted():
     evidence = np.array([[10, 0, 0, 5], [1, 3, 5, 6], [4, 1, 0, 9], [0, 0, 0, 30]], float)
-    found = pooled(evidence, list("abcd"), dice)
+    found = pooled(Resampled.of_sums(evidence, list("abcd"), dice))
     assert found.value == pytest.approx(2 * 15 / (2 * 15 + 4 + 5))
     without = np.array([2 * 5 / (10 + 4 + 5), 2 * 14 / (28 + 1), 2 * 11 / (22 + 3 + 5)])
     assert found.interval == pytest.approx(jackknife(found.value, without))
     assert found.num_groups == 3
-    assert pooled(evidence[:2], list("ab"), dice).interval is None
+    assert pooled(Resampled.of_sums(evidence[:2], list("ab"), dice)).interval is None
 
 
 def test_a_pooled_difference_leaves_groups_out_of_both_methods():
     first = np.array([[10, 0, 0, 5], [1, 3, 5, 6], [4, 1, 0, 9]], float)
     second = np.array([[9, 1, 1, 4], [2, 3, 4, 6], [4, 2, 0, 8]], float)
-    found = pooled_difference(first, second, list("abc"), dice)
+    sides = [Resampled.of_sums(evidence, list("abc"), dice) for evidence in (first, second)]
+    found = pooled_difference(*sides)
     score = lambda sums: 2 * sums[0] / (2 * sums[0] + sums[1] + sums[2])  # noqa: E731
     assert found.value == pytest.approx(score(first.sum(0)) - score(second.sum(0)))
     without = [score(np.delete(first, i, 0).sum(0)) - score(np.delete(second, i, 0).sum(0)) for i in range(3)]
     assert found.interval == pytest.approx(jackknife(found.value, np.array(without)))
-    same = pooled_difference(first, first, list("abc"), dice)
+    same = pooled_difference(sides[0], sides[0])
     assert (same.value, same.interval) == (0, (0, 0))
 
 
@@ -197,7 +207,7 @@ def pooled_dice(generator, num_groups):
     size = 1000 * generator.lognormal(0, 0.5, num_groups)
     missed, added = size * generator.beta(2, 8, num_groups), size * generator.beta(2, 8, num_groups)
     evidence = np.stack([size - missed, added, missed, size], axis=1)
-    return pooled(evidence, names(num_groups), dice, (0, 1)), 2 * 0.8 / (2 * 0.8 + 0.2 + 0.2)
+    return pooled(Resampled.of_sums(evidence, names(num_groups), dice), (0, 1)), 2 * 0.8 / (2 * 0.8 + 0.2 + 0.2)
 
 
 SIMULATED = {

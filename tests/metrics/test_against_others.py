@@ -226,6 +226,87 @@ def test_scores_of_probabilities_equal_scikit_learns_at_the_files_precision():
         assert equal(metrics.calibration_error(histogram), sum(gaps) / r.size)
 
 
+def saturated(reference, generator):
+    """Probabilities of a sure network, in float32: nearly all below 2e-5 or above 1 - 2e-5."""
+    logits = 18 * (reference - 0.5) * 2 + generator.normal(0, 14, reference.shape) - 6
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def pixels(generator, count=20000):
+    return (generator.random(count) < 0.1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["saturated", "all below 2e-5", "few values", "float64"])
+def test_scores_of_real_numbers_equal_scikit_learns_without_rounding(kind):
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+    generator = np.random.default_rng(5)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    if kind == "all below 2e-5":
+        probability = probability * np.float32(1.9e-5)
+    if kind == "few values":
+        probability = generator.choice(np.float32([0.1, 0.1000001, 1 / 3, 0.7]), reference.size)
+    if kind == "float64":
+        probability = 1 - 1e-9 * (1 - probability.astype(np.float64))
+    exact = metrics.probability_counts(*tensors(probability, reference))
+    assert equal(metrics.roc_auc(exact), roc_auc_score(reference, probability), 1e-12)
+    assert equal(metrics.average_precision(exact), average_precision_score(reference, probability), 1e-12)
+    edges = np.linspace(0, 1, 16)
+    bins = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, 14)
+    gaps = [abs(reference[bins == b].sum() - probability[bins == b].sum(dtype=float)) for b in range(15)]
+    assert equal(metrics.calibration_error(exact), sum(gaps) / reference.size, 1e-9)
+    threshold, best = metrics.best_threshold(exact)
+    assert equal(best, f1_score(reference, probability >= threshold), 1e-12)
+    others = np.quantile(probability, np.linspace(0, 1, 300), method="nearest")
+    assert best >= max(f1_score(reference, probability >= other) for other in others) - 1e-12
+
+
+def test_histograms_of_parts_add_up_to_that_of_the_whole_whatever_their_kind():
+    generator = np.random.default_rng(6)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    probability[:5000] = np.round(probability[:5000] * 65535) / 65535  # a part on the levels of our files
+    parts = [
+        metrics.probability_counts(*tensors(probability[p], reference[p])) for p in (slice(5000), slice(5000, None))
+    ]
+    assert isinstance(parts[0], torch.Tensor) and isinstance(parts[1], metrics.LevelCounts)
+    whole = metrics.add_histograms(*parts)
+    from sklearn.metrics import roc_auc_score
+
+    stored = np.concatenate([np.round(probability[:5000].astype(float) * 65535) / 65535, probability[5000:]])
+    assert equal(metrics.roc_auc(whole), roc_auc_score(reference, stored), 1e-12)
+    assert int(whole.counts.sum()) == reference.size
+
+
+def test_files_on_65536_levels_have_the_same_histogram_as_in_training():
+    generator = np.random.default_rng(7)
+    reference = pixels(generator)
+    level = generator.integers(0, 65536, reference.size)
+    for probability in (
+        (level / 65535).astype(np.float32), level.astype(np.float32) * np.float32(1 / 65535), level / 65535
+    ):  # fmt: skip
+        found = metrics.probability_counts(*tensors(probability, reference))
+        assert torch.equal(found, metrics.probability_histogram(*tensors(probability, reference)))
+
+
+def test_too_many_levels_are_joined_at_a_stated_cost(monkeypatch):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from r2seg.metrics import probabilities
+
+    monkeypatch.setattr(probabilities, "MAX_LEVELS", 4000)
+    monkeypatch.setattr(probabilities, "_CHUNK", 3000)
+    generator = np.random.default_rng(8)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    found = metrics.probability_counts(*tensors(probability, reference))
+    assert len(found.levels) <= 4000
+    assert int(found.counts.sum()) == reference.size
+    assert equal(metrics.roc_auc(found), roc_auc_score(reference, probability), 4 / 4000)
+    assert equal(metrics.average_precision(found), average_precision_score(reference, probability), 4 / 4000)
+
+
 def test_counts_at_a_threshold_are_those_of_the_thresholded_map():
     generator = np.random.default_rng(4)
     probability = np.round(generator.random((20, 20)) * 65535) / 65535
