@@ -351,3 +351,57 @@ def test_volumes_equal_simpleitks_physical_sizes():
         expected = {"volume_ml": ours, "reference_volume_ml": theirs, "volume_difference_ml": ours - theirs}
         for name, value in expected.items():
             assert float(MEASURES[name].score(evidence)[0]) == pytest.approx(value, abs=1e-6), name
+
+
+def test_far_surfaces_have_the_same_distances_from_the_feature_transform(monkeypatch):
+    """Both ways on all masks; turned and mirrored grids too, and a sheared one, which keeps the tree."""
+    from r2seg.metrics import surfaces
+
+    used = []
+    transform = surfaces._far_distances
+    monkeypatch.setattr(surfaces, "_far_distances", lambda *given: used.append(1) or transform(*given))
+    for index, (prediction, reference, spacing) in enumerate(MASKS):
+        turned = np.linalg.qr(np.random.default_rng(index).normal(size=(len(spacing),) * 2))[0]
+        for steps in (np.diag(spacing), turned * spacing, turned * spacing @ np.diag([-1, *[1] * (len(spacing) - 1)])):
+            found = []
+            for voxels_per_point in (10**9, 1):  # always the transform; never
+                monkeypatch.setattr(surfaces, "_VOXELS_PER_FAR_POINT", voxels_per_point)
+                found.append(metrics.surface_distances(*tensors(prediction, reference), steps))
+            for one, other in zip(vars(found[0]).values(), vars(found[1]).values(), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert len(used) > 100
+    used.clear()
+    monkeypatch.setattr(surfaces, "_VOXELS_PER_FAR_POINT", 10**9)
+    metrics.surface_distances(*tensors(*MASKS[2][:2]), np.array([[1, 0.2], [0, 1]]))
+    assert used == []
+
+
+def test_far_surfaces_take_the_time_of_a_transform_instead_of_a_tree():
+    """A ball in the middle of a larger one: to a k-d tree all points of the larger one look equally near."""
+    import time
+
+    from scipy.spatial import KDTree
+
+    radius = np.linalg.norm(np.indices((180,) * 3) - 90, axis=0)
+    start = time.process_time()
+    distances = metrics.surface_distances(*tensors(radius < 88, radius < 40))
+    ours = time.process_time() - start
+    points = [np.argwhere(brute_surface(mask)) for mask in (radius < 88, radius < 40)]
+    start = time.process_time()
+    theirs, _ = KDTree(points[0]).query(points[1])
+    assert ours < (time.process_time() - start) / 2
+    np.testing.assert_allclose(distances.from_reference.numpy(), theirs, rtol=1e-12)
+
+
+def test_the_centreline_of_the_box_around_a_mask_is_that_of_the_whole_volume(monkeypatch):
+    from r2seg.metrics import structures
+
+    def wide(array):
+        return np.pad(array, 9)
+
+    for prediction, reference, _ in MASKS:
+        cropped = metrics.centerline_counts(*tensors(wide(prediction), wide(reference)))
+        with monkeypatch.context() as patch:
+            patch.setattr(structures, "_bounding_box", lambda mask: (slice(None),) * mask.ndim)
+            whole = metrics.centerline_counts(*tensors(wide(prediction), wide(reference)))
+        assert cropped.tolist() == whole.tolist()
