@@ -17,7 +17,7 @@ from r2seg.evaluation import statistics
 from r2seg.evaluation.comparison import compare_methods
 from r2seg.evaluation.pooling import resampled
 from r2seg.evaluation.results import STATUSES, Method, Report, Row
-from r2seg.evaluation.wording import LABELS_FOUND, RULES, notes, unit
+from r2seg.evaluation.wording import GIVEN, LABELS_FOUND, RULES, notes, unit
 from r2seg.metrics import best_threshold
 from r2seg.metrics.catalogue import MEASURES
 from r2seg.metrics.probabilities import with_levels
@@ -81,7 +81,7 @@ def _settings(report: Report) -> dict[str, Any]:
         "predictions": report.main.folder,
         "references": report.references,
         "labels": report.labels,
-        "labels_from": LABELS_FOUND if options.labels is None else "the caller",
+        "labels_from": LABELS_FOUND if options.labels is None else GIVEN,
         **options.recorded(),
         "masks": masks,
         "mask_name": options.mask_name if options.masks else None,
@@ -91,7 +91,7 @@ def _settings(report: Report) -> dict[str, Any]:
         if thresholds is None
         else options.threshold
         if isinstance(options.threshold, Path)
-        else "the caller",
+        else GIVEN,
         "thresholds_chosen_by": None if thresholds is None else thresholds.criterion,
         "thresholds_chosen_on_cases_scored_here": report.num_oracle_cases,
         **(options.provenance or {}),

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FEW_SECTIONS = 3
 _PAPER_NOTE = (
     "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % jackknife interval over groups; "
-    "n: cases with a finite number, if not all of them have one"
+    "n: cases with a finite number, and how many are left out (NaN: undefined, ∞: nothing found)"
 )
 
 
@@ -167,9 +167,10 @@ def _interval(key: str, bounds: Sequence[float] | None, sign: str = "") -> str:
     return f"{number(key, bounds[0], sign)} to {number(key, bounds[1], sign)}"
 
 
-def _num_cases(entry: Mapping[str, Any]) -> str:
+def _num_cases(entry: Mapping[str, Any], form: str = " ({})") -> str:
+    """Cases that a mean is over, and those that are left out of it: "4 (1 ∞)"."""
     left_out = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
-    return f"{entry['num_cases']} ({', '.join(left_out)})" if left_out else str(entry["num_cases"])
+    return f"{entry['num_cases']}{form.format(', '.join(left_out))}" if left_out else str(entry["num_cases"])
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
@@ -184,9 +185,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
 
 
 def latex(summary: Mapping[str, Any]) -> str:
-    """The tables of `markdown` as booktabs tabulars, and the notes as comments."""
-    lines = [f"% {note}" for note in [_PAPER_NOTE, *notes(summary)]]
-    return "\n".join([*lines, *(_latex_table(*table) for table in _paper_tables(summary))]) + "\n"
+    """The tables of `markdown` as booktabs tabulars, and the notes in small print below: they belong to the numbers."""
+    said = [f"{_escaped(note)}\\par" for note in [_PAPER_NOTE, *notes(summary)]]
+    tables = [_latex_table(*table) for table in _paper_tables(summary)]
+    return "\n".join([*tables, r"\par{\footnotesize\raggedright", *said, "}"]) + "\n"
 
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -235,9 +237,9 @@ def _paper_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                     numbers = entry["measures"].get(key, {})
                     cell = with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
                     fewer = kind == "mean" and numbers and numbers["num_cases"] != total
-                    cells.append(f"{cell} (n={numbers['num_cases']})" if fewer else cell)
-                rows.append([f"{method}, {kind}", label, str(total), *cells])
-    return ["Method", "Label", "Cases", *(title(summary, key) for key in summary["measures"])], rows
+                    cells.append(f"{cell} (n={_num_cases(numbers, '; {}')})" if fewer else cell)
+                rows.append([f"{method}, {kind}", label, str(total), str(entry.get("num_groups", 0)), *cells])
+    return ["Method", "Label", "Cases", "Groups", *(title(summary, key) for key in summary["measures"])], rows
 
 
 _LATEX = {

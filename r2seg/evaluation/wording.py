@@ -15,6 +15,7 @@ from r2seg.evaluation.statistics import FEW_GROUPS, LEVEL, MIN_GROUPS
 from r2seg.metrics.catalogue import MEASURES
 
 LABELS_FOUND = "the values of the references"
+GIVEN = "the caller"
 LEADING = ("dice", "iou", "hd95", "roc_auc")
 ROLES = {"predictions": "evaluated", "against": "compared with", "observer": "second observer"}
 RULES = {
@@ -118,6 +119,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     return [
         f"{counted(summary['num_cases'], 'case')} of {counted(summary['num_groups'], 'group')}",
         *_notes_on_labels_and_run(summary["settings"]),
+        *_notes_on_what_is_counted(summary["settings"]),
         *_notes_on_intervals(summary),
         *_notes_on_thresholds(summary["settings"]),
         *_notes_on_files(summary),
@@ -135,6 +137,15 @@ def _notes_on_labels_and_run(settings: Mapping[str, Any]) -> Iterator[str]:
         for part, consequence in _KNOWN_TO_THE_RUN.items():
             if known := made_by[f"cases_of_its_{part}"]:
                 yield f"LEAK: {len(known)} of these cases {consequence}: {some(known)}"
+
+
+def _notes_on_what_is_counted(settings: Mapping[str, Any]) -> Iterator[str]:
+    if settings["masks"]:
+        yield f"counted inside the field of view ({settings['masks']}); pixels outside are in no measure"
+    else:
+        yield "counted in the whole image: no field of view was given"
+    if settings["ignore_label"] is not None:
+        yield f"pixels of the reference with the value {settings['ignore_label']} are left out of every measure"
 
 
 def _notes_on_intervals(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -215,9 +226,16 @@ def _other(comparison: Mapping[str, Any], method: str) -> str:
 def _notes_on_thresholds(settings: Mapping[str, Any]) -> Iterator[str]:
     if settings["thresholds"]:
         values = ", ".join(f"{label} {value:.4g}" for label, value in settings["thresholds"].items())
-        yield f"label maps made here from the probabilities, thresholds: {values}"
+        yield f"label maps made here from the probabilities, thresholds: {values}; {_origin(settings)}"
     if count := settings["thresholds_chosen_on_cases_scored_here"]:
         yield f"ORACLE: the thresholds were chosen on {count} of these very cases; an upper bound, not a result"
+
+
+def _origin(settings: Mapping[str, Any]) -> str:
+    """Where the thresholds come from."""
+    if settings["thresholds_from"] == GIVEN:
+        return "given as numbers, not chosen on any case that is known here"
+    return f"chosen by {settings['thresholds_chosen_by']} on the cases recorded in {settings['thresholds_from']}"
 
 
 def _notes_on_files(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -246,6 +264,13 @@ def _notes_on_scores(summary: Mapping[str, Any], method: str) -> Iterator[str]:
         means = [f"{title(summary, key)} {number(key, found['mean_of_labels'][key])}" for key in ranked]
         yield f"{method}: mean of the labels' means: {', '.join(means)}"
     for label, entry in found["labels"].items():
+        for name, why in (("num_nan", "undefined"), ("num_infinite", "infinite")):
+            fewer: dict[int, list[str]] = {}
+            for key, scored in entry["measures"].items():
+                fewer.setdefault(scored[name], []).append(summary["measures"][key]["title"])
+            for count, titles in fewer.items():
+                if count:
+                    yield f"{method}, {label}: {why} in {counted(count, 'case')} and left out of the mean: {', '.join(titles)}"
         if empty := entry["cases"]["both empty"]:
             yield f"{method}, {label}: {counted(empty, 'case')} empty in both, left out of means"
         if oracle := entry.get("oracle"):

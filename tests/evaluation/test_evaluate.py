@@ -290,7 +290,7 @@ def test_report_files_hold_the_same_numbers(folders, tmp_path):
     assert summary["settings"]["labels"] == {"label_1": 1, "label_2": 2}
     assert {"rules", "versions", "measures"} <= set(summary)
     assert r"label\_2" in (tmp_path / "report/summary.tex").read_text()
-    assert "| out, mean | label_2 | 2 | 0.8000 (n=1) |" in (tmp_path / "report/summary.md").read_text()
+    assert "| out, mean | label_2 | 2 | 2 | 0.8000 (n=1; 1 NaN) |" in (tmp_path / "report/summary.md").read_text()
 
 
 def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
@@ -606,3 +606,38 @@ def test_the_terminal_shows_intervals_and_both_p_values_within_80_columns(tmp_pa
     assert ["HD95", "[mm]", "-1.00", "-1.00", "to", "-1.00", "0.75", "1", "4", "of", "5"] in [
         line.split() for line in text.splitlines()
     ]
+
+
+def test_tables_say_what_is_counted_by_which_threshold_over_how_many_groups_and_what_is_left_out(tmp_path):
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        reference = np.zeros((20, 20), np.uint8)
+        reference[4:12, 5:15] = index != 3
+        save(tmp_path / f"ref/p{index // 2}_{index}.png", reference)
+        save(tmp_path / f"fov/p{index // 2}_{index}.png", np.pad(np.ones((18, 18)), 1))
+        save(tmp_path / f"out/p{index // 2}_{index}.png", reference * (index != 0))
+        (tmp_path / "out/probabilities").mkdir(exist_ok=True)
+        soft = np.clip(reference * (index != 0) * 0.8 + 0.1 * generator.random((20, 20)), 0, 1)
+        np.save(tmp_path / f"out/probabilities/p{index // 2}_{index}.npy", soft.astype(np.float32))
+    chosen = {"schema_version": 1, "values": {"x": 0.45}, "criterion": "pooled Dice", "references": []}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thresholds.json").write_text(json.dumps(chosen))
+    options = EvaluationOptions(
+        labels={"x": 1}, masks=tmp_path / "fov", threshold=tmp_path / "run", group=r"^(p\d)", measures=["dice", "hd95"]
+    )
+    report = evaluate(tmp_path / "out", tmp_path / "ref", options)
+    for text in every_output(report, tmp_path / "report"):
+        text = text.replace("\\_", "_")
+        assert "4 cases of 2 groups" in text
+        assert f"counted inside the field of view ({tmp_path / 'fov'}); pixels outside are in no measure" in text
+        assert f"thresholds: x 0.45; chosen by pooled Dice on the cases recorded in {tmp_path / 'run'}" in text
+        assert "out, x: undefined in 1 case and left out of the mean: Dice, HD95" in text
+        assert "out, x: infinite in 1 case and left out of the mean: HD95" in text
+    table = (tmp_path / "report/summary.md").read_text("utf-8")
+    assert "| Method | Label | Cases | Groups | Dice | HD95 [px] |" in table
+    assert "| out, mean | x | 4 | 2 | 0.6667 (n=3; 1 NaN) | 0.00 (n=2; 1 NaN, 1 ∞) |" in table
+    whole = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels={"x": 1}))
+    for text in every_output(whole, tmp_path / "report"):
+        assert "counted in the whole image: no field of view was given" in text
+    printed = [line for line in (tmp_path / "report/summary.tex").read_text("utf-8").splitlines() if line[:1] != "%"]
+    assert any("no field of view was given" in line for line in printed)
