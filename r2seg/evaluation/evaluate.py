@@ -13,8 +13,6 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 from r2seg import __version__
 from r2seg.data.cases import Case
 from r2seg.devices import resolve_device
@@ -25,7 +23,13 @@ from r2seg.evaluation.pairing import PROBABILITIES, find_targets, pair_predictio
 from r2seg.evaluation.results import Method, Report, Row, Target
 from r2seg.evaluation.scoring import Job
 from r2seg.evaluation.workers import Progress, in_order
+from r2seg.metrics import Histogram, LevelCounts, add_histograms
 from r2seg.metrics.catalogue import MEASURES
+from r2seg.metrics.probabilities import joined, with_levels
+
+Pooled = dict[tuple[str, str], Histogram]
+PooledByGroup = dict[tuple[str, str], dict[str, LevelCounts]]
+_LEVELS_PER_GROUP = 4096  # 100 KB per method, label and group
 
 
 def evaluate(
@@ -83,7 +87,7 @@ def evaluate(
         job = replace(job, thresholds=replace(thresholds, values=thresholds.for_labels(job.labels)))
     if rows is None:
         rows = (row for of_case in in_order(job.score, targets, options.workers, progress) for row in of_case)
-    kept, histograms = _gathered(rows)
+    kept, histograms, group_histograms = _gathered(rows)
 
     return Report(
         options=options,
@@ -97,6 +101,7 @@ def evaluate(
         distances_in=distances_in,
         rows=kept,
         histograms=histograms,
+        group_histograms=group_histograms,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=_versions(),
     )
@@ -155,18 +160,20 @@ def _for_grids(job: Job, targets: Sequence[Target]) -> tuple[Job, str]:
     return job, "mm" if "mm" in units else "pixels"
 
 
-def _gathered(rows: Iterable[Row]) -> tuple[tuple[Row, ...], dict[tuple[str, str], torch.Tensor]]:
-    """Rows without their histograms of probabilities, which are summed at once: one per row would be a megabyte each."""
+def _gathered(rows: Iterable[Row]) -> tuple[tuple[Row, ...], Pooled, PooledByGroup]:
+    """Rows without their histograms of probabilities, which are summed at once: one per row would be megabytes each."""
     kept: list[Row] = []
-    histograms: dict[tuple[str, str], torch.Tensor] = {}
+    pooled: Pooled = {}
+    by_group: PooledByGroup = {}
     for row in rows:
-        evidence = dict(row.evidence)
-        histogram = evidence.pop("probabilities", None)
-        if histogram is not None:
+        if row.histogram is not None:
             key = (row.method, row.label)
-            histograms[key] = torch.from_numpy(histogram) + histograms.get(key, 0)
-        kept.append(replace(row, evidence=evidence))
-    return tuple(kept), histograms
+            pooled[key] = add_histograms(pooled[key], row.histogram) if key in pooled else row.histogram
+            groups = by_group.setdefault(key, {})
+            own = add_histograms(groups[row.group], row.histogram) if row.group in groups else row.histogram
+            groups[row.group] = joined(with_levels(own), _LEVELS_PER_GROUP)
+        kept.append(replace(row, histogram=None))
+    return tuple(kept), pooled, by_group
 
 
 def _versions() -> dict[str, str]:

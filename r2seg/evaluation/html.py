@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from r2seg.evaluation import plots, viewer
 from r2seg.evaluation.results import Report
-from r2seg.evaluation.wording import ROLES, leading, notes, number, title
+from r2seg.evaluation.wording import ROLES, case_difference, leading, notes, num_compared, number, p_text, title
 
 
 def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
@@ -45,6 +45,9 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
         notes=notes(summary),
         title=partial(title, summary),
         number=number,
+        p_text=p_text,
+        num_compared=num_compared,
+        case_difference=case_difference,
         leading=leading(report.measures),
         roles=ROLES,
         statuses=sorted({row.status for row in report.rows}),

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from r2seg.data.images import IGNORE, read_label_map
+from r2seg.data.formats import PICTURES
+from r2seg.data.images import IGNORE, ImageError, read_label_map, split_suffix
 from r2seg.errors import UserError, some
 from r2seg.evaluation.options import EvaluationOptions, Labels
 from r2seg.evaluation.results import Row, Target
@@ -18,6 +19,7 @@ from r2seg.evaluation.workers import Progress, in_order
 ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value
 _ABSENT = "absent"
 _MAX_FOUND_LABELS = 32
+_MAX_LABEL_OF_PICTURES = 223  # larger values may be the white of a smeared mask
 
 
 def find_labels(targets: Sequence[Target], options: EvaluationOptions) -> Labels:
@@ -63,6 +65,8 @@ def score_by_value(
     found = [
         {int(value) for rows in case for value, row in rows.items() if row.counts[0] + row.counts[2]} for case in cases
     ]
+    if any(max(values, default=0) > _MAX_LABEL_OF_PICTURES for values in found):
+        return None  # possibly smeared masks, which are recognised one file at a time
     labels = _named(found, targets)
     names = {str(value): name for name, value in labels.items()}
     if any(set(rows) - set(names) - {_ABSENT} for case in cases for rows in case):
@@ -91,7 +95,16 @@ def _named(found: Sequence[set[int]], targets: Sequence[Target]) -> dict[str, in
 
 
 def _values(path: Path) -> set[int]:
-    """Values of a label map."""
+    """Values of a label map; 255 alone of a smeared mask."""
+    if split_suffix(path)[1] in PICTURES and _is_smeared(path):
+        return {IGNORE}
     indices = read_label_map(path, ANY_VALUE, ignore_label=IGNORE).array
     tally = torch.bincount(torch.from_numpy(indices).permute(*reversed(range(indices.ndim))).reshape(-1))
     return set(tally.nonzero().flatten().tolist())
+
+
+def _is_smeared(path: Path) -> bool:
+    try:
+        return read_label_map(path, {"foreground": IGNORE}).cut
+    except ImageError:  # several labels
+        return False

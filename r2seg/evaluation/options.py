@@ -99,7 +99,7 @@ class EvaluationOptions:
     group: Annotated[
         str | None,
         Option(
-            "Regular expression whose first group, found in a case's id, is the patient: '^(\\d+)'. Intervals draw patients.",
+            "Regular expression whose first group, found in a case's id, is the patient: '^(\\d+)'. Intervals are over patients.",
             FILES,
             "REGEX",
             recorded=True,
@@ -181,7 +181,6 @@ class EvaluationOptions:
     workers: Annotated[
         int | None, Option("Cases read at the same time [default: one per core, at most 4].", OTHER, "N", minimum=1)
     ] = None
-    seed: Annotated[int, Option("Seed of the bootstrap.", OTHER, "N", minimum=0, recorded=True)] = 0
     device: Annotated[str, Option("Where pixels are counted: auto, cpu, cuda, cuda:N or mps.")] = "auto"
     name: Annotated[str | None, Option("Name of the first method in all tables [default: the end of its path].")] = None
     provenance: Annotated[

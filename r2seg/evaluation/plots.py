@@ -14,7 +14,7 @@ from r2seg.evaluation.results import Report
 from r2seg.evaluation.wording import title
 from r2seg.metrics import counts_at, roc_auc, threshold_curve
 from r2seg.metrics.catalogue import MEASURES
-from r2seg.metrics.probabilities import LEVELS, NUM_BINS, average_precision
+from r2seg.metrics.probabilities import NUM_BINS, average_precision, with_levels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -110,11 +110,12 @@ def curves(report: Report) -> str | None:
     reliability.plot([0, 1], [0, 1], color="#bbb", linewidth=0.8)
     styles = ("-", "--", ":", "-.")
     for number, ((method, label), histogram) in enumerate(report.histograms.items()):
-        if not histogram.sum(dim=1).all():
+        found = with_levels(histogram)
+        if not found.counts.sum(dim=1).all():
             continue
         colour, style = COLOURS[number % len(COLOURS)], styles[number // len(COLOURS) % len(styles)]
         name = label if len(report.methods) == 1 else f"{method}: {label}"
-        curve = threshold_curve(histogram)
+        curve = threshold_curve(found)
         tp, fp = curve.tp.double().numpy(), curve.fp.double().numpy()
         recall, false = tp / tp[0], fp / fp[0]
         keep = _thin(false, recall)
@@ -127,8 +128,8 @@ def curves(report: Report) -> str | None:
         if at_half.tp + at_half.fp:
             roc.plot(at_half.fp / fp[0], at_half.tp / tp[0], "o", color=colour, markersize=5)
             pr.plot(at_half.tp / tp[0], at_half.tp / (at_half.tp + at_half.fp), "o", color=colour, markersize=5)
-        negative, positive = histogram.double().numpy()
-        level = np.arange(LEVELS) / (LEVELS - 1)
+        negative, positive = found.counts.double().numpy()
+        level = found.levels.numpy()
         bins = np.minimum((level * NUM_BINS).astype(int), NUM_BINS - 1)
         total = np.bincount(bins, negative + positive, NUM_BINS)
         filled = total > 0
@@ -166,7 +167,7 @@ def _volumes(report: Report, label: str) -> list[tuple[float, float]]:
 
 
 def _thin(x: np.ndarray, y: np.ndarray, most: int = 400) -> np.ndarray:
-    """Indices of points at about equal steps along a curve of 65537."""
+    """Indices of points at about equal steps along a curve of many thousand."""
     length = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     wanted = np.searchsorted(length, np.linspace(0, length[-1], most))
     return np.unique(np.clip(np.concatenate([[0], wanted, [len(x) - 1]]), 0, len(x) - 1))

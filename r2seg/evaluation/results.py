@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.metrics import Histogram, LevelCounts
 from r2seg.thresholds import Thresholds
 
 STATUSES = ("scored", "prediction empty", "reference empty", "both empty", "missing")
@@ -24,7 +24,7 @@ class Target:
 
     Attributes:
         case: Id of the case: relative path without suffix, forward slashes.
-        group: Patient; intervals draw groups, not cases.
+        group: Patient; intervals are over groups, not cases.
         reference: Label map.
         mask: Field of view, or None for the whole image.
         images: Files of the image, for pictures in the report; may be empty.
@@ -72,7 +72,9 @@ class Row:
         evidence: Family of measures -> vector that its scores follow from.
         prediction: File, or None if it is missing.
         reference: File.
+        histogram: Of its probabilities, until all cases are pooled; None in a report.
         undeclared: Pixels of reference and prediction whose undeclared value was counted as background.
+        cut: Which of its files ("reference", "prediction", "field of view") are smeared 0/255 masks, cut at grey level 128.
     """
 
     method: str
@@ -85,7 +87,9 @@ class Row:
     evidence: Mapping[str, np.ndarray]
     prediction: Path | None
     reference: Path
+    histogram: Histogram | None = None
     undeclared: int = 0
+    cut: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ class Report:
         num_oracle_cases: How many of the cases scored here the thresholds were chosen on.
         distances_in: "mm", or "pixels" where no reference has a voxel size.
         rows: One per case, method and label.
-        histograms: (method, label) -> histogram of its probabilities over all cases, (2, 65536).
+        histograms: (method, label) -> histogram of its probabilities over all cases.
+        group_histograms: (method, label) -> group -> the same of the group's cases, coarser: intervals follow from them.
         created: Time of the evaluation, ISO 8601.
         versions: Package -> version that it was computed with.
     """
@@ -118,7 +123,8 @@ class Report:
     num_oracle_cases: int
     distances_in: str
     rows: tuple[Row, ...]
-    histograms: Mapping[tuple[str, str], Tensor]
+    histograms: Mapping[tuple[str, str], Histogram]
+    group_histograms: Mapping[tuple[str, str], Mapping[str, LevelCounts]]
     created: str
     versions: Mapping[str, str]
 

@@ -6,7 +6,7 @@ Which files belong together is decided in pairing.py; what becomes of the scores
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from r2seg.data.images import (
     Grid,
     Image,
     ImageError,
+    LabelMap,
     check_same_grid,
     read_grid,
     read_label_map,
@@ -26,12 +27,10 @@ from r2seg.data.images import (
 )
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError
-from r2seg.evaluation.options import EvaluationOptions, Labels, as_values
+from r2seg.evaluation.options import EvaluationOptions, Labels
 from r2seg.evaluation.results import Method, Report, Row, Target
-from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair
+from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair, exact_histograms
 from r2seg.thresholds import Thresholds
-
-_UNDECLARED = "undeclared values"
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,25 @@ class Masks:
     prediction: np.ndarray
     reference: np.ndarray
     like: Image
+
+
+@dataclass(frozen=True)
+class FilesRead:
+    """What was done to the values of a case's files; adds up over files.
+
+    Attributes:
+        undeclared, cut: As in `Row`.
+    """
+
+    undeclared: int = 0
+    cut: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, what: str, image: LabelMap) -> FilesRead:
+        return cls(image.num_undeclared, (what,) if image.cut else ())
+
+    def __add__(self, other: FilesRead) -> FilesRead:
+        return FilesRead(self.undeclared + other.undeclared, self.cut + other.cut)
 
 
 @dataclass(frozen=True)
@@ -95,15 +113,15 @@ class Job:
 
     def score(self, target: Target) -> list[Row]:
         """Rows of one case: every method and label."""
-        reference, truth, reference_strays = self._truth(target)
+        reference, truth, files = self._truth(target)
         rows = []
         for method in self.methods:
             path = method.files.get(target.case)
             # An observer need not have every case.
             if path is None and (self.options.missing == "skip" or method.role == "observer"):
                 continue
-            pairs, strays = self._read(target, method, reference, truth)
-            rows += self._rows(target, method, path, pairs, strays + reference_strays)
+            pairs, prediction = self._read(target, method, reference, truth)
+            rows += self._rows(target, method, path, pairs, files + prediction)
         return rows
 
     def masks(self, target: Target, label: str) -> Masks:
@@ -114,38 +132,39 @@ class Job:
         prediction, truth = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
         return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
 
-    def _truth(self, target: Target) -> tuple[Image, Tensor, int]:
-        """The reference as it was read, its indices (255 where nothing is counted), and its number of undeclared pixels."""
-        reference, strays = self._label_map(target.reference, self.options.ignore_label)
+    def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
+        """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""
+        reference = self._label_map(target.reference, self.options.ignore_label)
+        files = FilesRead.of("reference", reference)
         truth = reference.array[0]
         if target.mask is not None:
-            inside = read_label_map(target.mask, {"inside": 1}).array[0]
+            field_of_view = read_label_map(target.mask, {"field of view": 255})
+            inside = field_of_view.array[0]
+            if not inside.any():
+                raise UserError(
+                    f"{target.mask}: this field of view is empty, so no pixel of case {target.case} would be counted; "
+                    "expected 0 outside and 255 (or 1) inside"
+                )
+            files += FilesRead.of("field of view", field_of_view)
             truth = np.where(inside, truth, IGNORE).astype(np.uint8, copy=False)
-        return reference, torch.from_numpy(truth).to(self.device), strays
+        return reference, torch.from_numpy(truth).to(self.device), files
 
-    def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], int]:
-        prediction, strays = self._prediction(method.files.get(target.case), reference)
+    def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], FilesRead]:
+        prediction, files = self._prediction(method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
         if target.mask is not None or self.options.ignore_label is not None:
             # Counts leave these pixels out anyway; surfaces and structures would not.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
-        return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), strays
+        return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, path: Path, ignore_label: int | None) -> tuple[Image, int]:
-        """Label map, and how many undeclared pixels became background."""
-        if self.options.undeclared == "error":
-            return read_label_map(path, self.labels, ignore_label), 0
-        declared = {value for values in self.labels.values() for value in as_values(values)} | {ignore_label}
-        rest = [value for value in range(1, 256) if value not in declared]
-        image = read_label_map(path, {**self.labels, _UNDECLARED: rest}, ignore_label)
-        strays = image.array == len(self.labels) + 1
-        return replace(image, array=np.where(strays, 0, image.array).astype(np.uint8)), int(strays.sum())
+    def _label_map(self, path: Path, ignore_label: int | None) -> LabelMap:
+        return read_label_map(path, self.labels, ignore_label, undeclared=self.options.undeclared)
 
-    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, int]:
+    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
         if path is None:
-            return torch.zeros(reference.shape, dtype=torch.uint8), 0
-        image, strays = self._label_map(path, None)
-        return torch.from_numpy(_onto(image, reference, order=0)[0]), strays
+            return torch.zeros(reference.shape, dtype=torch.uint8), FilesRead()
+        image = self._label_map(path, None)
+        return torch.from_numpy(_onto(image, reference, order=0)[0]), FilesRead.of("prediction", image)
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
         """One map per label; zeros if the case has no prediction."""
@@ -184,14 +203,24 @@ class Job:
             for index, (name, probability) in enumerate(zip(self.labels, probabilities, strict=True), start=1)
         ]
 
-    def _rows(self, target: Target, method: Method, path: Path | None, pairs: Sequence[Pair], strays: int) -> list[Row]:
-        families = [name for name in self.families if name != "probabilities" or pairs[0].probabilities is not None]
-        evidence = {name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs]) for name in families}
+    def _rows(
+        self, target: Target, method: Method, path: Path | None, pairs: Sequence[Pair], files: FilesRead
+    ) -> list[Row]:
+        evidence = {
+            name: torch.cat([FAMILIES[name].evidence(pair) for pair in pairs])
+            for name in self.families
+            if name != "probabilities"
+        }
+        histograms = []
+        if "probabilities" in self.families:
+            histograms = [histogram for pair in pairs for histogram in exact_histograms(pair)]
         counts = torch.cat([FAMILIES["counts"].evidence(pair) for pair in pairs]).numpy()
         scores = {
             key: MEASURES[key].score(evidence[MEASURES[key].family]).tolist()
-            for key in self.measures
             if MEASURES[key].family in evidence
+            else [MEASURES[key].score(histogram).item() for histogram in histograms]
+            for key in self.measures
+            if MEASURES[key].family in evidence or histograms
         }
         return [
             Row(
@@ -201,9 +230,11 @@ class Job:
                 label=label,
                 status="missing" if path is None else _status(*counts[index]),
                 counts=tuple(counts[index].tolist()),
-                undeclared=strays,
+                undeclared=files.undeclared,
+                cut=files.cut,
                 scores={key: values[index] for key, values in scores.items()},
                 evidence={name: vectors[index].numpy() for name, vectors in evidence.items()},
+                histogram=histograms[index] if histograms else None,
                 prediction=path,
                 reference=target.reference,
             )

@@ -1,6 +1,6 @@
 """A report's numbers: means, intervals, pooled scores and comparisons, as the plain data of summary.json.
 
-Pure functions of a `Report`. The draws and tests are in statistics.py, the words in wording.py.
+Pure functions of a `Report`. Comparisons of methods are in comparison.py, intervals in statistics.py, the words in wording.py.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from r2seg.evaluation import statistics
+from r2seg.evaluation.comparison import compare_methods
+from r2seg.evaluation.pooling import resampled
 from r2seg.evaluation.results import STATUSES, Method, Report, Row
-from r2seg.evaluation.statistics import Bootstrap, compare, interval
-from r2seg.evaluation.wording import LABELS_FOUND, RULES, unit
+from r2seg.evaluation.wording import GIVEN, LABELS_FOUND, RULES, notes, unit
 from r2seg.metrics import best_threshold
-from r2seg.metrics.catalogue import FAMILIES, MEASURES
+from r2seg.metrics.catalogue import MEASURES
+from r2seg.metrics.probabilities import with_levels
 from r2seg.thresholds import Thresholds, fingerprint
 
 SCHEMA_VERSION = 1
@@ -25,7 +28,7 @@ SCHEMA_VERSION = 1
 
 def summarize(report: Report) -> dict[str, Any]:
     """All that summary.json holds; numbers that are undefined are None."""
-    return _plain(
+    summary = _plain(
         {
             "schema_version": SCHEMA_VERSION,
             "created": report.created,
@@ -44,9 +47,10 @@ def summarize(report: Report) -> dict[str, Any]:
             "num_cases": len(report.targets),
             "num_groups": len({target.group for target in report.targets.values()}),
             "methods": {method.name: _method_summary(report, method) for method in report.methods},
-            "comparisons": [_comparison(report, other) for other in report.methods if other.role == "against"],
+            "comparisons": compare_methods(report),
         }
     )
+    return {**summary, "notes": notes(summary)}
 
 
 def best_thresholds(report: Report) -> Thresholds | None:
@@ -57,7 +61,7 @@ def best_thresholds(report: Report) -> Thresholds | None:
     values = {}
     for label in report.labels:
         histogram = report.histograms.get((report.main.name, label))
-        if histogram is None or not histogram[1].any():
+        if histogram is None or not with_levels(histogram).positive.any():
             return None
         values[label] = best_threshold(histogram)[0]
     # All empty references look alike: a file that holds no label does not identify its case.
@@ -77,7 +81,7 @@ def _settings(report: Report) -> dict[str, Any]:
         "predictions": report.main.folder,
         "references": report.references,
         "labels": report.labels,
-        "labels_from": LABELS_FOUND if options.labels is None else "the caller",
+        "labels_from": LABELS_FOUND if options.labels is None else GIVEN,
         **options.recorded(),
         "masks": masks,
         "mask_name": options.mask_name if options.masks else None,
@@ -87,7 +91,7 @@ def _settings(report: Report) -> dict[str, Any]:
         if thresholds is None
         else options.threshold
         if isinstance(options.threshold, Path)
-        else "the caller",
+        else GIVEN,
         "thresholds_chosen_by": None if thresholds is None else thresholds.criterion,
         "thresholds_chosen_on_cases_scored_here": report.num_oracle_cases,
         **(options.provenance or {}),
@@ -100,61 +104,66 @@ def _method_summary(report: Report, method: Method) -> dict[str, Any]:
         "folder": method.folder,
         "missing": method.missing,
         "extra": method.extra,
+        "undeclared_pixels": _by_case(report, method.name, "undeclared"),
+        "smeared_masks_cut": _by_case(report, method.name, "cut"),
         "labels": {label: _label_summary(report, method.name, label) for label in report.labels},
         "mean_of_labels": _mean_of_labels(report, method.name),
     }
+
+
+def _by_case(report: Report, method: str, attribute: str) -> dict[str, Any]:
+    """Case -> what a row says of the case's files, whichever label it is of; only where it says anything."""
+    rows = {row.case: getattr(row, attribute) for row in report.rows if row.method == method}
+    return {case: value for case, value in rows.items() if value}
 
 
 def _label_summary(report: Report, method: str, label: str) -> dict[str, Any]:
     rows = report.of(method, label)
     if not rows:
         return {"cases": dict.fromkeys(STATUSES, 0), "counts": None, "measures": {}}
-    bootstrap = Bootstrap.over([row.group for row in rows], seed=report.options.seed)
     histogram = report.histograms.get((method, label))
     summary = {
         "cases": {status: sum(row.status == status for row in rows) for status in STATUSES},
-        "num_groups": bootstrap.num_groups,
+        "num_groups": len({row.group for row in rows}),
         "undeclared_pixels": sum(row.undeclared for row in rows),
         "counts": dict(zip(("tp", "fp", "fn", "tn"), np.sum([row.counts for row in rows], axis=0), strict=True)),
         "measures": {
-            key: {**_means(key, rows, bootstrap), **_pooled(key, rows, bootstrap, histogram)}
-            for key in report.measures
-            if key in rows[0].scores
+            key: {**_means(key, rows), **_pooled(report, key, rows)} for key in report.measures if key in rows[0].scores
         },
     }
-    if histogram is not None and histogram[1].any():
+    if histogram is not None and with_levels(histogram).positive.any():
         threshold, score = best_threshold(histogram)
         summary["oracle"] = {"threshold": threshold, "pooled_dice": score}
     return summary
 
 
-def _means(key: str, rows: Sequence[Row], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Mean of a measure over cases, its interval, and how many cases it is over."""
+def _means(key: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Mean of a measure over cases, its interval, and how many cases and groups it is over."""
     values = np.array([row.scores[key] for row in rows])
     finite = values[np.isfinite(values)]
-    groups = np.unique(bootstrap.groups[np.isfinite(values)])
+    found = statistics.mean(values, [row.group for row in rows], MEASURES[key].range)
     return {
-        "mean": finite.mean() if len(finite) else None,
-        "mean_interval": interval(bootstrap.means(values)) if len(groups) > 1 else None,
+        "mean": found.value,
+        "mean_interval": found.interval,
         "std": finite.std(ddof=1) if len(finite) > 1 else None,
         "median": np.median(finite) if len(finite) else None,
         "num_cases": len(finite),
+        "num_groups": found.num_groups,
         "num_nan": np.isnan(values).sum(),
         "num_infinite": np.isinf(values).sum(),
     }
 
 
-def _pooled(key: str, rows: Sequence[Row], bootstrap: Bootstrap, histogram: torch.Tensor | None) -> dict[str, Any]:
+def _pooled(report: Report, key: str, rows: Sequence[Row]) -> dict[str, Any]:
     """One score of all pixels of all cases together, where that has a meaning."""
-    measure = MEASURES[key]
-    if not (measure.pooled and FAMILIES[measure.family].adds_up):
+    found = resampled(report, rows, key)
+    if found is None:
         return {}
-    if measure.family == "probabilities":  # only their sum is kept, so there are no draws
-        return {"pooled": measure.score(histogram)}
-    evidence = np.stack([row.evidence[measure.family] for row in rows])
+    estimate = statistics.pooled(found, MEASURES[key].range)
     return {
-        "pooled": measure.score(torch.from_numpy(evidence.sum(axis=0))),
-        "pooled_interval": interval(bootstrap.pooled(evidence, measure.score)) if bootstrap.num_groups > 1 else None,
+        "pooled": estimate.value,
+        "pooled_interval": estimate.interval,
+        "pooled_num_groups": estimate.num_groups,
     }
 
 
@@ -169,41 +178,6 @@ def _mean_of_labels(report: Report, method: str) -> dict[str, float | None]:
         by_label = [values.mean() for values in finite if len(values)]
         means[key] = float(np.mean(by_label)) if by_label else None
     return means
-
-
-def _comparison(report: Report, other: Method) -> dict[str, Any]:
-    """The first method minus another, on the cases that both have."""
-    labels: dict[str, Any] = {}
-    for label in report.labels:
-        second = {row.case: row for row in report.of(other.name, label)}
-        pairs = [(row, second[row.case]) for row in report.of(report.main.name, label) if row.case in second]
-        # The volume of the reference is the same on both sides.
-        keys = [key for key in report.measures if key != "reference_volume_ml"] if pairs else []
-        labels[label] = {key: _difference(key, pairs, report.options.seed) for key in keys}
-    return {"first": report.main.name, "second": other.name, "labels": labels}
-
-
-def _difference(key: str, pairs: Sequence[tuple[Row, Row]], seed: int) -> dict[str, Any]:
-    """Paired difference of one measure."""
-    first, second = (np.array([row.scores.get(key, np.nan) for row in rows]) for rows in zip(*pairs, strict=True))
-    found = compare(first, second, [row.group for row, _ in pairs], seed=seed)
-    return {
-        "mean_difference": found.mean,
-        "interval": found.interval,
-        "p_value": found.p_value,
-        "num_cases": found.num_cases,
-        "num_groups": found.num_groups,
-        "largest": [
-            {
-                "case": pairs[index][0].case,
-                "first": first[index],
-                "second": second[index],
-                "difference": first[index] - second[index],
-            }
-            for index in found.largest
-            if first[index] != second[index]
-        ],
-    }
 
 
 def _plain(value: Any) -> Any:

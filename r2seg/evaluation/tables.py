@@ -10,7 +10,16 @@ from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 from r2seg.evaluation.results import Report
-from r2seg.evaluation.wording import leading, notes, number, title, with_interval
+from r2seg.evaluation.wording import (
+    case_difference,
+    leading,
+    notes,
+    num_compared,
+    number,
+    p_text,
+    title,
+    with_interval,
+)
 from r2seg.metrics.catalogue import FAMILIES
 
 if TYPE_CHECKING:
@@ -18,8 +27,8 @@ if TYPE_CHECKING:
 
 _FEW_SECTIONS = 3
 _PAPER_NOTE = (
-    "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % bootstrap interval over groups; "
-    "n: cases with a finite number, if not all of them have one"
+    "mean: over cases; pooled: all pixels of all cases together; brackets: 95 % jackknife interval over groups; "
+    "n: cases with a finite number, and how many are left out (NaN: undefined, ∞: nothing found)"
 )
 
 
@@ -73,20 +82,35 @@ def _method_table(summary: Mapping[str, Any], name: str, found: Mapping[str, Any
 def _comparison_table(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> RenderableType:
     rows = {
         label: [
-            [
-                title(summary, key),
-                number(key, entry["mean_difference"], "+"),
-                _interval(key, entry["interval"], "+"),
-                "" if entry["p_value"] is None else f"{entry['p_value']:.3g}",
-                str(entry["num_cases"]),
-            ]
+            line
             for key, entry in found.items()
             if key in leading(tuple(summary["measures"]))
+            for line in _comparison_lines(summary, key, entry)
         ]
         for label, found in comparison["labels"].items()
     }
     heading = f"{comparison['first']} minus {comparison['second']}, same cases"
-    return _table(heading, ("Difference", "95 % interval", "p (Wilcoxon)", "Cases"), rows)
+    return _table(heading, ("Difference", "95 % interval", "p", "p (Holm)", "Cases"), rows)
+
+
+def _comparison_lines(summary: Mapping[str, Any], key: str, entry: Mapping[str, Any]) -> list[list[str]]:
+    """A measure's mean difference, and below it the difference of the pooled scores if there is one."""
+    lines = [
+        [
+            title(summary, key),
+            number(key, entry["mean_difference"], "+"),
+            _interval(key, entry["interval"], "+"),
+            p_text(entry["p_value"]),
+            p_text(entry["p_holm"]),
+            num_compared(entry),
+        ]
+    ]
+    if "pooled_difference" in entry:
+        difference, bounds = entry["pooled_difference"], entry["pooled_interval"]
+        lines.append(
+            [f"{title(summary, key)}, pooled", number(key, difference, "+"), _interval(key, bounds, "+"), "", "", ""]
+        )
+    return lines
 
 
 def _differ_most(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> list[str]:
@@ -94,7 +118,7 @@ def _differ_most(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> l
     lines = []
     for label, found in comparison["labels"].items():
         for key, entry in list(found.items())[:1]:
-            cases = [f"{case['case']} {number(key, case['difference'], '+')}" for case in entry["largest"][:3]]
+            cases = [case_difference(comparison, key, case) for case in entry["largest"][:3]]
             if cases:
                 lines.append(f"{label}: {title(summary, key)} differs most in {', '.join(cases)}")
     return lines
@@ -143,27 +167,63 @@ def _interval(key: str, bounds: Sequence[float] | None, sign: str = "") -> str:
     return f"{number(key, bounds[0], sign)} to {number(key, bounds[1], sign)}"
 
 
-def _num_cases(entry: Mapping[str, Any]) -> str:
+def _num_cases(entry: Mapping[str, Any], form: str = " ({})") -> str:
+    """Cases that a mean is over, and those that are left out of it: "4 (1 ∞)"."""
     left_out = [f"{entry[key]} {name}" for key, name in (("num_nan", "NaN"), ("num_infinite", "∞")) if entry[key]]
-    return f"{entry['num_cases']} ({', '.join(left_out)})" if left_out else str(entry["num_cases"])
+    return f"{entry['num_cases']}{form.format(', '.join(left_out))}" if left_out else str(entry["num_cases"])
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
-    """One row per method, label and kind of mean, one column per measure, and the notes: for a paper or an issue."""
-    head, rows = _paper_rows(summary)
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * 2 + "---:|" * (len(head) - 2)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    return "\n".join([*lines, "", *(f"- {note}" for note in [_PAPER_NOTE, *notes(summary)])]) + "\n"
+    """Tables for a paper or an issue, and the notes.
+
+    One row per method, label and kind of mean, one column per measure; then, for each comparison, one row per label and
+    measure.
+    """
+    tables = [_markdown_table(*table) for table in _paper_tables(summary)]
+    said = "\n".join(f"- {note}" for note in [_PAPER_NOTE, *notes(summary)])
+    return "\n\n".join([*tables, said]) + "\n"
 
 
 def latex(summary: Mapping[str, Any]) -> str:
-    """The rows of `markdown` as a booktabs tabular, and the notes as comments."""
-    head, rows = _paper_rows(summary)
-    lines = [f"% {note}" for note in [_PAPER_NOTE, *notes(summary)]]
+    """The tables of `markdown` as booktabs tabulars, and the notes in small print below: they belong to the numbers."""
+    said = [f"{_escaped(note)}\\par" for note in [_PAPER_NOTE, *notes(summary)]]
+    tables = [_latex_table(*table) for table in _paper_tables(summary)]
+    return "\n".join([*tables, r"\par{\footnotesize\raggedright", *said, "}"]) + "\n"
+
+
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def _paper_tables(summary: Mapping[str, Any]) -> list[Table]:
+    """Heading, column heads and rows of each table; the first two columns are text, the others numbers."""
+    return [("", *_paper_rows(summary)), *(_paper_comparison(summary, each) for each in summary["comparisons"])]
+
+
+def _markdown_table(heading: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"**{heading}**", ""] if heading else []
+    lines += ["| " + " | ".join(head) + " |", "|" + "---|" * 2 + "---:|" * (len(head) - 2)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _latex_table(heading: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"% {heading}"] if heading else []
     lines += [r"\begin{tabular}{ll" + "r" * (len(head) - 2) + "}", r"\toprule"]
     lines += [" & ".join(map(_escaped, head)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(_escaped, row)) + r" \\" for row in rows]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _paper_comparison(summary: Mapping[str, Any], comparison: Mapping[str, Any]) -> Table:
+    rows = []
+    for label, found in comparison["labels"].items():
+        for key, entry in found.items():
+            pooled = with_interval(key, entry.get("pooled_difference"), entry.get("pooled_interval"), "+")
+            difference = with_interval(key, entry["mean_difference"], entry["interval"], "+")
+            numbers = [difference, pooled, p_text(entry["p_value"]), p_text(entry["p_holm"]), num_compared(entry)]
+            rows.append([label, title(summary, key), *numbers])
+    head = ["Label", "Measure", "Mean difference", "Pooled difference", "p", "p (Holm)", "Cases"]
+    return f"{comparison['first']} minus {comparison['second']}", head, rows
 
 
 def _paper_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -177,9 +237,9 @@ def _paper_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
                     numbers = entry["measures"].get(key, {})
                     cell = with_interval(key, numbers.get(kind), numbers.get(f"{kind}_interval"))
                     fewer = kind == "mean" and numbers and numbers["num_cases"] != total
-                    cells.append(f"{cell} (n={numbers['num_cases']})" if fewer else cell)
-                rows.append([f"{method}, {kind}", label, str(total), *cells])
-    return ["Method", "Label", "Cases", *(title(summary, key) for key in summary["measures"])], rows
+                    cells.append(f"{cell} (n={_num_cases(numbers, '; {}')})" if fewer else cell)
+                rows.append([f"{method}, {kind}", label, str(total), str(entry.get("num_groups", 0)), *cells])
+    return ["Method", "Label", "Cases", "Groups", *(title(summary, key) for key in summary["measures"])], rows
 
 
 _LATEX = {
@@ -203,14 +263,14 @@ def cases_csv(report: Report) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels"]
+        ["method", "case", "group", "label", "status", "tp", "fp", "fn", "tn", "undeclared_pixels", "smeared_masks_cut"]
         + [column for _, column, _ in extra]
         + list(report.measures)
         + ["prediction", "reference"]
     )
     for row in report.rows:
         writer.writerow(
-            [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared]
+            [row.method, row.case, row.group, row.label, row.status, *row.counts, row.undeclared, "; ".join(row.cut)]
             + [int(row.evidence[name][index]) if name in row.evidence else "" for name, _, index in extra]
             + [_csv_number(row.scores.get(key, math.nan)) for key in report.measures]
             + [row.prediction or "", row.reference]

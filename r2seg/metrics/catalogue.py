@@ -6,16 +6,18 @@ functions of that vector. Where evidence adds up, the sum over cases gives the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from r2seg import metrics
 from r2seg.errors import UserError
-from r2seg.metrics import Counts
+from r2seg.metrics import Counts, LevelCounts
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,17 @@ def _probabilities(pair: Pair) -> Tensor:
     )
 
 
+def exact_histograms(pair: Pair) -> list[metrics.Histogram]:
+    """Histogram of each label's probabilities without rounding: for files, which may hold any real number."""
+    if pair.probabilities is None:
+        return []
+    counted = pair.reference != metrics.IGNORE
+    return [
+        metrics.probability_counts(probability, pair.reference == label, counted)
+        for label, probability in enumerate(pair.probabilities, start=1)
+    ]
+
+
 @dataclass(frozen=True)
 class Family:
     """Measures that share their evidence.
@@ -122,19 +135,27 @@ class Measure:
         family: Key of `FAMILIES`.
         title: Its name in tables.
         formula: Its definition in reports, in plain text.
-        score: Evidence (..., *E) -> (...) float64.
+        score: Evidence (..., *E) -> (...) float64; of probabilities also `LevelCounts` -> ().
         better: "higher" or "lower", or None if neither is.
         unit: "mm" stands for pixels where all cases are pictures.
         pooled: Whether a score of summed evidence has a meaning.
+        range: Lowest and highest value; intervals are cut there.
     """
 
     family: str
     title: str
     formula: str
-    score: Callable[[Tensor], Tensor]
+    score: Callable[[Any], Tensor]
     better: str | None = "higher"
     unit: str = ""
     pooled: bool = True
+    range: tuple[float, float] = (0.0, 1.0)
+
+    @property
+    def range_of_differences(self) -> tuple[float, float]:
+        """Lowest and highest difference of two values."""
+        width = self.range[1] - self.range[0]
+        return -width, width
 
 
 def _of_counts(score: Callable[[Counts], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -145,13 +166,17 @@ def _column(index: int) -> Callable[[Tensor], Tensor]:
     return lambda evidence: evidence[..., index].to(torch.float64)
 
 
-def _of_histogram(score: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    def each(evidence: Tensor) -> Tensor:
+def _of_histogram(score: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    def each(evidence: Tensor | LevelCounts) -> Tensor:
+        if isinstance(evidence, LevelCounts):
+            return score(evidence)
         flat = evidence.reshape(-1, *evidence.shape[-2:])
         return torch.stack([score(histogram) for histogram in flat]).reshape(evidence.shape[:-2])
 
     return each
 
+
+_FROM_ZERO = (0.0, math.inf)
 
 FAMILIES = {
     "counts": Family(_counts, ("tp", "fp", "fn", "tn")),
@@ -177,6 +202,7 @@ MEASURES = {
         "MCC",
         "(TP TN − FP FN) / √((TP + FP) (TP + FN) (TN + FP) (TN + FN))",
         _of_counts(metrics.matthews),
+        range=(-1.0, 1.0),
     ),
     "threshold_jaccard": Measure(
         "counts",
@@ -186,7 +212,14 @@ MEASURES = {
         pooled=False,
     ),
     "volume_ml": Measure(
-        "volumes", "Volume", "predicted voxels × voxel volume", _column(0), better=None, unit="mL", pooled=False
+        "volumes",
+        "Volume",
+        "predicted voxels × voxel volume",
+        _column(0),
+        better=None,
+        unit="mL",
+        pooled=False,
+        range=_FROM_ZERO,
     ),
     "reference_volume_ml": Measure(
         "volumes",
@@ -196,6 +229,7 @@ MEASURES = {
         better=None,
         unit="mL",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "volume_difference_ml": Measure(
         "volumes",
@@ -205,6 +239,7 @@ MEASURES = {
         better=None,
         unit="mL",
         pooled=False,
+        range=(-math.inf, math.inf),
     ),
     "hausdorff": Measure(
         "surfaces",
@@ -214,6 +249,7 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "hd95": Measure(
         "surfaces",
@@ -223,6 +259,7 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "assd": Measure(
         "surfaces",
@@ -232,11 +269,12 @@ MEASURES = {
         better="lower",
         unit="mm",
         pooled=False,
+        range=_FROM_ZERO,
     ),
     "surface_dice": Measure(
         "surfaces",
         "Surface Dice",
-        "share of both surfaces' pixels within the tolerance of the other surface",
+        "share of both surfaces' pixels within the tolerance of the other surface; equal to it (up to 0.01 %) is within",
         _column(3),
         pooled=False,
     ),

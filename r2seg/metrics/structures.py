@@ -43,7 +43,8 @@ def detection_f1(components: Tensor) -> Tensor:
 def centerline_counts(prediction: Tensor, reference: Tensor) -> Tensor:
     """Centreline pixels of each mask that lie inside the other, and all of them.
 
-    Centrelines come from scikit-image's thinning: Zhang's in 2-D, Lee's in 3-D.
+    Centrelines come from scikit-image's thinning: Zhang's in 2-D, Lee's in 3-D. Only the box around a mask is thinned, which
+    gives the same centreline.
 
     Shape: (*S) and (*S), S of 2 or 3 axes -> (4,) int64: of the prediction inside and all, of the reference inside and all.
     """
@@ -52,8 +53,9 @@ def centerline_counts(prediction: Tensor, reference: Tensor) -> Tensor:
     masks = [_as_mask(mask) for mask in (prediction, reference)]
     counts = []
     for own, other in (masks, reversed(masks)):
-        line = skeletonize(own) != 0 if own.any() else own
-        counts += [int((line & other).sum()), int(line.sum())]
+        box = _bounding_box(own)
+        line = skeletonize(own[box]) != 0 if own.any() else own[box]
+        counts += [int((line & other[box]).sum()), int(line.sum())]
     return torch.tensor(counts)
 
 
@@ -72,3 +74,12 @@ def centerline_dice(counts: Tensor) -> Tensor:
 
 def _as_mask(mask: Tensor) -> np.ndarray:
     return (mask != 0).cpu().numpy()
+
+
+def _bounding_box(mask: np.ndarray) -> tuple[slice, ...]:
+    """Slices of the smallest box around a mask; empty where it is empty."""
+    box = []
+    for axis in range(mask.ndim):
+        held = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(held[0], held[-1] + 1) if len(held) else slice(0, 0))
+    return tuple(box)

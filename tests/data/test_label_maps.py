@@ -224,3 +224,50 @@ def test_no_two_labels_share_a_colour_and_none_is_grey(tmp_path):
     assert len(np.unique(colours, axis=0)) == 256
     assert (np.ptp(colours[1:255], axis=1) > 10).all()
     assert (colours[1:].max(1) > 60).all(), "visible on black"
+
+
+# --- undeclared="background"
+
+
+def jpeg_of(path, mask, quality=75):
+    Pillow.fromarray(mask * 255).save(path, quality=quality)
+    return np.asarray(Pillow.open(path))
+
+
+@pytest.mark.parametrize("labels", [LUNG, {"lung": 255}])
+def test_masks_are_recognised_before_undeclared_values_become_background(tmp_path, labels):
+    paths = encodings(tmp_path)
+    for name, path in paths.items():
+        read = read_label_map(path, labels, undeclared="background")
+        np.testing.assert_array_equal(read.array, MASK[None], err_msg=name)
+        assert (read.num_undeclared, read.cut) == (0, False), name
+    smeared = jpeg_of(tmp_path / "a.jpg", vessels())
+    read = read_label_map(tmp_path / "a.jpg", labels, undeclared="background")
+    np.testing.assert_array_equal(read.array[0], smeared >= 128)
+    assert (read.num_undeclared, read.cut) == (0, True)
+    assert read_label_map(tmp_path / "a.jpg", labels).cut
+
+
+def test_undeclared_values_become_background_and_are_counted(tmp_path):
+    values = RNG.choice([0, 1, 2, 7, 300, -4], (20, 30))
+    np.save(tmp_path / "a.npy", values)
+    read = read_label_map(tmp_path / "a.npy", {"a": 1, "b": 7}, undeclared="background")
+    np.testing.assert_array_equal(read.array[0], np.select([values == 1, values == 7], [1, 2], 0))
+    assert read.num_undeclared == np.isin(values, [2, 300, -4]).sum()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels", "ignored"),
+    [([0, 255], {"a": 1, "b": 2}, None), ([0, 3], {"a": 1}, None), ([0, 9, 255], {"a": 1}, 9)],
+)
+def test_undeclared_values_that_are_the_whole_foreground_are_an_error(tmp_path, values, labels, ignored):
+    Pillow.fromarray(np.resize(values, (20, 30)).astype(np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=rf"a\.png: all its foreground is of undeclared label values: {values[-1]} \("):
+        read_label_map(tmp_path / "a.png", labels, ignored, undeclared="background")
+
+
+def test_undeclared_values_of_a_jpeg_are_an_error(tmp_path):
+    """Its compression makes neighbours of 7 of 7: no value can be told to be undeclared."""
+    jpeg_of(tmp_path / "a.jpg", MASK)
+    with pytest.raises(ImageError, match=r"a\.jpg: holds undeclared .* save the label map as PNG"):
+        read_label_map(tmp_path / "a.jpg", {"a": 255, "b": 7}, undeclared="background")

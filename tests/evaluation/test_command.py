@@ -68,7 +68,7 @@ def test_every_option_reaches_the_report(folders: Path) -> None:
         folders / "out", folders / "ref", *ALL_NAMES,
         "--observer", folders / "second", "--masks", folders / "fov", "--against", folders / "other",
         "--group", r"^(\d+)", "--label", "vessel=1+7", "--ignore-label", 9, "--measures", "dice, surfaces",
-        "--tolerance-mm", 2, "--missing", "skip", "--undeclared", "background", "--resample", "--seed", 3,
+        "--tolerance-mm", 2, "--missing", "skip", "--undeclared", "background", "--resample",
         "--images", folders / "pictures", "--workers", 1, "--device", "cpu",
         "-o", folders / "report", *(word for name in ("csv", "json", "html", "markdown", "latex") for word in ("--format", name)),
     )  # fmt: skip
@@ -77,7 +77,7 @@ def test_every_option_reaches_the_report(folders: Path) -> None:
     assert {path.name for path in (folders / "report").iterdir()} == files
     summary = json.loads((folders / "report/summary.json").read_text())
     asked = {
-        "labels": {"vessel": [1, 7]}, "ignore_label": 9, "tolerance_mm": 2.0, "missing": "skip", "seed": 3,
+        "labels": {"vessel": [1, 7]}, "ignore_label": 9, "tolerance_mm": 2.0, "missing": "skip",
         "undeclared": "background", "resample": True, "group": r"^(\d+)", "mask_name": "{id}_mask",
     }  # fmt: skip
     assert {key: summary["settings"][key] for key in asked} == asked

@@ -1,15 +1,18 @@
 """r2seg-evaluate's work on files: what pairs with what, what is counted, and what is refused in one line."""
 
 import csv
+import html
 import io
 import json
 import math
 import pickle
+import re
 
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image as Picture
+from scipy import stats
 
 from r2seg.data.cases import Case
 from r2seg.errors import UserError
@@ -48,6 +51,17 @@ def folders(tmp_path):
     save(tmp_path / "ref/sub/b.nii.gz", volume((1, 0, 2)))
     save(tmp_path / "out/sub/b.nii.gz", volume((1, 0, 2)))
     return tmp_path
+
+
+def every_output(report, folder):
+    """Text of the terminal, and of every file that tells of the report as a whole; lines are not broken."""
+    from rich.console import Console
+
+    console = Console(width=1000, record=True, file=io.StringIO())
+    console.print(terminal(summarize(report)))
+    write_report(report, folder, ["html", "markdown", "latex"])
+    texts = [html.unescape((folder / name).read_text("utf-8")) for name in ("report.html", "summary.md", "summary.tex")]
+    return [console.export_text(), *texts]
 
 
 def scores(report, measure, method=None):
@@ -276,7 +290,7 @@ def test_report_files_hold_the_same_numbers(folders, tmp_path):
     assert summary["settings"]["labels"] == {"label_1": 1, "label_2": 2}
     assert {"rules", "versions", "measures"} <= set(summary)
     assert r"label\_2" in (tmp_path / "report/summary.tex").read_text()
-    assert "| out, mean | label_2 | 2 | 0.8000 (n=1) |" in (tmp_path / "report/summary.md").read_text()
+    assert "| out, mean | label_2 | 2 | 2 | 0.8000 (n=1; 1 NaN) |" in (tmp_path / "report/summary.md").read_text()
 
 
 def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
@@ -286,7 +300,7 @@ def test_the_terminal_table_shows_means_cases_and_what_is_left_out(folders):
     console.print(terminal(summarize(evaluate(folders / "out", folders / "ref"))))
     text = console.export_text()
     (row,) = [line.split() for line in text.splitlines() if "Dice" in line][:1]
-    assert row == ["Dice", "0.8333", "0.6667", "to", "1.0000", "0.8333", "0.8571", "2"]
+    assert row == ["Dice", "0.8333", "0.8333", "0.8571", "2"]  # two groups have no interval
     assert {"difference", "[mL]", "Sensitivity", "accuracy"} <= set(text.split())  # no word is broken
     assert "1 (1 NaN)" in text
     assert "labels taken from the values of the references: label_1=1, label_2=2" in text
@@ -407,3 +421,223 @@ def test_the_gpu_counts_as_the_cpu_does(folders):
         for device in ("cpu", "cuda")
     )
     assert cases_csv(first) == cases_csv(second)
+
+
+# --- masks that are not written as the labels are declared
+
+
+def disc(shape=(96, 128)):
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    return (np.hypot(rows - 50, columns - 60) < 30).astype(np.uint8)
+
+
+def save_jpeg(path, mask):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Picture.fromarray(mask * 255).save(path, quality=60)
+
+
+@pytest.mark.parametrize("labels", [None, {"x": 1}, {"x": 255}])
+def test_0_255_and_jpeg_masks_score_the_same_whatever_is_done_to_undeclared_values(tmp_path, labels):
+    reference = disc()
+    save(tmp_path / "ref/a.png", reference * 255)
+    save_jpeg(tmp_path / "ref/b.jpg", reference)
+    save(tmp_path / "out/a.png", np.roll(reference, 7, 0) * 255)
+    save_jpeg(tmp_path / "out/b.jpg", np.roll(reference, 7, 0))
+    cut = [np.asarray(Picture.open(tmp_path / side / "b.jpg")) >= 128 for side in ("ref", "out")]
+    masks = {"a": (reference > 0, np.roll(reference, 7, 0) > 0), "b": tuple(cut)}
+    expected = {case: 2 * (r & p).sum() / (r.sum() + p.sum()) for case, (r, p) in masks.items()}
+    for undeclared in ("error", "background"):
+        report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels=labels, undeclared=undeclared))
+        assert {case: dice for (case, _), dice in scores(report, "dice").items()} == pytest.approx(expected)
+
+
+def test_undeclared_values_that_are_the_whole_foreground_are_refused(tmp_path):
+    save(tmp_path / "ref/a.png", disc())
+    save(tmp_path / "out/a.png", disc() * 255)
+    refused(
+        r"out/a\.png: all its foreground is of undeclared label values: 255",
+        tmp_path / "out", tmp_path / "ref", labels={"x": 1, "y": 2}, undeclared="background",
+    )  # fmt: skip
+
+
+def test_a_smeared_mask_that_was_cut_is_named_in_every_output(tmp_path):
+    save(tmp_path / "ref/sharp.png", disc())
+    save_jpeg(tmp_path / "ref/smeared.jpg", disc())
+    save(tmp_path / "out/sharp.png", disc())
+    save(tmp_path / "out/smeared.png", disc())
+    save_jpeg(tmp_path / "fov/sharp.jpg", disc())
+    save(tmp_path / "fov/smeared.png", disc() * 0 + 1)
+    report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels={"x": 1}, masks=tmp_path / "fov"))
+    summary = summarize(report)
+    assert summary["methods"]["out"]["smeared_masks_cut"] == {"sharp": ["field of view"], "smeared": ["reference"]}
+    for text in every_output(report, tmp_path / "report"):
+        assert "reference smeared by JPEG or by resizing and cut at grey level 128 of 255: smeared" in text
+        assert "field of view smeared by JPEG or by resizing and cut at grey level 128 of 255: sharp" in text
+    rows = list(csv.DictReader(io.StringIO(cases_csv(report))))
+    assert [row["smeared_masks_cut"] for row in rows] == ["field of view", "reference"]
+
+
+def test_undeclared_pixels_are_told_by_case(folders):
+    options = EvaluationOptions(labels={"one": 1}, undeclared="background")
+    report = evaluate(folders / "out", folders / "ref", options)
+    assert "out: 100 pixels of undeclared values counted as background: a (100)" in notes(summarize(report))
+
+
+def test_an_empty_field_of_view_is_named(tmp_path):
+    save(tmp_path / "ref/a.png", disc())
+    save(tmp_path / "out/a.png", disc())
+    save(tmp_path / "fov/a.png", disc() * 0)
+    refused(
+        r"fov/a\.png: this field of view is empty, so no pixel of case a would be counted",
+        tmp_path / "out", tmp_path / "ref", masks=tmp_path / "fov",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+@pytest.mark.parametrize("spacing", [0.1, 0.3, 0.7, 0.703125, 0.9, 1.1, 2.3])
+def test_a_tolerance_of_one_voxel_holds_for_the_headers_of_all_formats(tmp_path, suffix, spacing):
+    sitk = pytest.importorskip("SimpleITK")
+    block = np.zeros((14, 15, 16), np.uint8)
+    block[3:9, 4:11, 5:11] = 1
+    for side, array in (("ref", block), ("out", np.roll(block, 1, 0))):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing([spacing] * 3)
+        image.SetDirection(np.array([[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]).ravel().tolist())
+        image.SetOrigin((-113.7, 42.1, 900.3))
+        (tmp_path / side).mkdir()
+        sitk.WriteImage(image, str(tmp_path / side / f"a{suffix}"))
+    options = EvaluationOptions(measures=["surface_dice"], tolerance_mm=spacing)
+    (row,) = evaluate(tmp_path / "out", tmp_path / "ref", options).rows
+    assert row.scores["surface_dice"] == 1
+
+
+# --- intervals and comparisons, in every output
+
+
+def make_methods(folder, num_cases, fails=()):
+    """The first method is 1 voxel off where the second is 2 voxels off, and finds nothing in the cases it fails."""
+    for index in range(num_cases):
+        save(folder / f"ref/p{index}.nii.gz", volume((1, 2, 6), shape=(12, 5 + index, 4)))
+        shift = volume((1, 3, 7), shape=(12, 5 + index, 4)) * (index not in fails)
+        save(folder / f"out/p{index}.nii.gz", shift)
+        save(folder / f"rival/p{index}.nii.gz", volume((1, 4, 8), shape=(12, 5 + index, 4)))
+    options = EvaluationOptions(against=[folder / "rival"], measures=["dice", "surfaces"])
+    return evaluate(folder / "out", folder / "ref", options)
+
+
+def test_a_failed_case_is_named_in_every_output_and_does_not_help(tmp_path):
+    """HD95 of the first is better in two of three cases, and infinite in the third."""
+    report = make_methods(tmp_path, 3, fails=[2])
+    summary = summarize(report)
+    (comparison,) = summary["comparisons"]
+    entry = comparison["labels"]["foreground"]["hd95"]
+    assert (entry["num_cases"], entry["num_pairs"], entry["mean_difference"]) == (2, 3, -1)
+    assert (entry["only_first_fails"], entry["only_second_fails"]) == (["p2"], [])
+    assert entry["favours"] is None
+    assert entry["largest"][0] == {"case": "p2", "first": None, "second": 2.0, "difference": None, "fails": "first"}
+    assert "out fails 1 case of foreground that rival scores (p2): left out of the mean difference of" in str(
+        summary["notes"]
+    )
+    for text in every_output(report, tmp_path / "report"):
+        assert "out fails 1 case of foreground that rival scores (p2): left out of the mean difference of" in text
+        assert "2 of 3" in text
+
+
+def test_many_groups_and_no_failure_let_a_method_be_better(tmp_path):
+    summary = summarize(make_methods(tmp_path, 9))
+    entries = summary["comparisons"][0]["labels"]["foreground"]
+    assert {entry["favours"] for entry in entries.values()} == {"out"}
+    assert {entry["p_value"] for entry in entries.values()} == {2 / 2**9}
+    assert {entry["p_holm"] for entry in entries.values()} == {len(entries) * 2 / 2**9}
+    assert any(
+        note.startswith("out is better than rival (p (Holm) below .05): foreground Dice") for note in summary["notes"]
+    )
+
+
+def test_every_output_cautions_about_few_groups_and_several_tests(tmp_path):
+    report = make_methods(tmp_path, 5)
+    summary = summarize(report)
+    assert {entry["p_value"] for entry in summary["comparisons"][0]["labels"]["foreground"].values()} == {0.0625}
+    for text in [*every_output(report, tmp_path / "report"), "\n".join(summary["notes"])]:
+        assert "intervals over few groups (as few as 5): below 10 they are wide" in text
+        assert "five groups cannot go below p = 0.0625, and after Holm's adjustment for 5 tests below 0.3125" in text
+        assert "5 tests were made: of that many, some fall below p = .05 by chance" in text
+        assert "no difference between out and rival is shown at p (Holm) below .05" in text
+    for text in every_output(report, tmp_path / "report"):
+        assert "0.0625" in text and "p (Holm)" in text
+
+
+def test_two_groups_have_no_interval_and_every_output_says_so(tmp_path):
+    report = make_methods(tmp_path, 2)
+    for text in [*every_output(report, tmp_path / "report"), "\n".join(summarize(report)["notes"])]:
+        assert "no intervals: they need at least 3 groups" in text
+
+
+def test_ten_groups_need_no_note_on_intervals(tmp_path):
+    assert not [note for note in summarize(make_methods(tmp_path, 10))["notes"] if "interval" in note]
+
+
+def test_pooled_scores_are_compared_with_intervals_over_groups(tmp_path):
+    report = make_methods(tmp_path, 4)
+    entry = summarize(report)["comparisons"][0]["labels"]["foreground"]["dice"]
+    sizes = [4 * (5 + index) * 4 for index in range(4)]
+    assert entry["pooled_difference"] == pytest.approx(0.75 - 0.5)
+    assert entry["pooled_interval"] == pytest.approx([0.25, 0.25])
+    assert entry["pooled_num_groups"] == len(sizes)
+    for text in every_output(report, tmp_path / "report")[1:]:
+        assert "+0.2500 [+0.2500, +0.2500]" in re.sub(r"<[^>]*>", "", text)
+
+
+def test_the_terminal_shows_intervals_and_both_p_values_within_80_columns(tmp_path):
+    from rich.console import Console
+
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(terminal(summarize(make_methods(tmp_path, 5, fails=[1]))))
+    text = console.export_text()
+    rows = [line.split() for line in text.splitlines() if "Dice" in line]
+    low, high = 0.6 - stats.t.ppf(0.975, 4) * 0.15, 1  # four cases of .75 and one of 0; cut at 1
+    voxels = np.array([16 * (5 + index) for index in range(5)])
+    found = voxels[[0, 2, 3, 4]].sum()
+    pooled = 2 * 0.75 * found / (found + voxels.sum())
+    assert rows[0] == ["Dice", "0.6000", f"{low:.4f}", "to", f"{high:.4f}", "0.7500", f"{pooled:.4f}", "5"]
+    (compared,) = [row for row in rows if row[1] == "+0.1000"]
+    assert compared[-3:] == ["0.75", "1", "5"]  # 12 of the 32 changes of signs of ranks 2.5, 2.5, 2.5, 2.5 and 5, twice
+    assert "p (Holm)" in text
+    assert ["HD95", "[mm]", "-1.00", "-1.00", "to", "-1.00", "0.75", "1", "4", "of", "5"] in [
+        line.split() for line in text.splitlines()
+    ]
+
+
+def test_tables_say_what_is_counted_by_which_threshold_over_how_many_groups_and_what_is_left_out(tmp_path):
+    generator = np.random.default_rng(0)
+    for index in range(4):
+        reference = np.zeros((20, 20), np.uint8)
+        reference[4:12, 5:15] = index != 3
+        save(tmp_path / f"ref/p{index // 2}_{index}.png", reference)
+        save(tmp_path / f"fov/p{index // 2}_{index}.png", np.pad(np.ones((18, 18)), 1))
+        save(tmp_path / f"out/p{index // 2}_{index}.png", reference * (index != 0))
+        (tmp_path / "out/probabilities").mkdir(exist_ok=True)
+        soft = np.clip(reference * (index != 0) * 0.8 + 0.1 * generator.random((20, 20)), 0, 1)
+        np.save(tmp_path / f"out/probabilities/p{index // 2}_{index}.npy", soft.astype(np.float32))
+    chosen = {"schema_version": 1, "values": {"x": 0.45}, "criterion": "pooled Dice", "references": []}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thresholds.json").write_text(json.dumps(chosen))
+    options = EvaluationOptions(
+        labels={"x": 1}, masks=tmp_path / "fov", threshold=tmp_path / "run", group=r"^(p\d)", measures=["dice", "hd95"]
+    )
+    report = evaluate(tmp_path / "out", tmp_path / "ref", options)
+    for text in every_output(report, tmp_path / "report"):
+        text = text.replace("\\_", "_")
+        assert "4 cases of 2 groups" in text
+        assert f"counted inside the field of view ({tmp_path / 'fov'}); pixels outside are in no measure" in text
+        assert f"thresholds: x 0.45; chosen by pooled Dice on the cases recorded in {tmp_path / 'run'}" in text
+        assert "out, x: undefined in 1 case and left out of the mean: Dice, HD95" in text
+        assert "out, x: infinite in 1 case and left out of the mean: HD95" in text
+    table = (tmp_path / "report/summary.md").read_text("utf-8")
+    assert "| Method | Label | Cases | Groups | Dice | HD95 [px] |" in table
+    assert "| out, mean | x | 4 | 2 | 0.6667 (n=3; 1 NaN) | 0.00 (n=2; 1 NaN, 1 ∞) |" in table
+    whole = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels={"x": 1}))
+    for text in every_output(whole, tmp_path / "report"):
+        assert "counted in the whole image: no field of view was given" in text
+    printed = [line for line in (tmp_path / "report/summary.tex").read_text("utf-8").splitlines() if line[:1] != "%"]
+    assert any("no field of view was given" in line for line in printed)

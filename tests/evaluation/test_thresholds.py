@@ -49,7 +49,9 @@ def test_a_threshold_replaces_the_label_maps(split):
         predicted = soft[index] >= 0.25
         assert row.counts[0] == (predicted & (reference[index] == 1)).sum()
         assert row.counts[1] == (predicted & (reference[index] == 0)).sum()
-    assert "label maps made here from the probabilities, thresholds: vessel 0.25" in notes(summarize(report))
+    assert "label maps made here from the probabilities, thresholds: vessel 0.25; given as numbers" in str(
+        summarize(report)["notes"]
+    )
 
 
 def test_half_gives_the_label_maps_that_argmax_wrote(split):
@@ -104,7 +106,7 @@ def test_probabilities_are_pooled_without_keeping_them(split):
     found = summarize(report)["methods"]["out"]["labels"]["vessel"]["measures"]
     assert found["roc_auc"]["pooled"] > 0.9
     assert found["roc_auc"]["num_cases"] == 2
-    assert all("probabilities" not in row.evidence for row in report.rows)
+    assert all("probabilities" not in row.evidence and row.histogram is None for row in report.rows)
 
 
 def test_wrong_thresholds_are_refused(split):
@@ -124,3 +126,71 @@ def test_absent_probability_maps_are_refused(split):
         score(split / "test", threshold=0.5)
     with pytest.raises(UserError, match=r"there is no such folder of probability maps; predict with --probabilities"):
         evaluate(split / "test/ref", split / "test/out", EvaluationOptions(labels=LABELS, measures=["roc_auc"]))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii.gz"])
+def test_float_files_are_scored_without_rounding(tmp_path, suffix):
+    """Sigmoids of a sure network, all far below 1/65535: another tool's float32 file."""
+    import nibabel
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    generator = np.random.default_rng(2)
+    truth, soft = [], []
+    for index in range(4):
+        reference = generator.random((40, 40)) < 0.2
+        probability = (1e-6 / (1 + np.exp(-generator.normal(reference * 2.0, 3)))).astype(np.float32)
+        for folder, array in (
+            ("ref", reference.astype(np.uint8)),
+            ("out", reference.astype(np.uint8)),
+            ("out/probabilities", probability),
+        ):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            if suffix == ".npy":
+                np.save(tmp_path / folder / f"{index}.npy", array)
+            else:
+                nibabel.save(nibabel.Nifti1Image(array[..., None], np.eye(4)), tmp_path / folder / f"{index}.nii.gz")
+        truth.append(reference.ravel())
+        soft.append(probability.ravel())
+    report = score(tmp_path, measures=["probabilities"])
+    found = summarize(report)["methods"]["out"]["labels"]["vessel"]
+    whole = [np.concatenate(truth), np.concatenate(soft)]
+    assert found["measures"]["roc_auc"]["pooled"] == pytest.approx(roc_auc_score(*whole), abs=1e-12)
+    assert found["measures"]["pr_auc"]["pooled"] == pytest.approx(average_precision_score(*whole), abs=1e-12)
+    assert [row.scores["roc_auc"] for row in report.rows] == pytest.approx(list(map(roc_auc_score, truth, soft)))
+    write_report(report, tmp_path / "report", ["json", "html"])
+    # The best threshold of these files cuts them: the label maps it makes have the Dice that was promised.
+    again = score(tmp_path, threshold=tmp_path / "report", measures=["dice"])
+    (method,) = summarize(again)["methods"].values()
+    assert method["labels"]["vessel"]["measures"]["dice"]["pooled"] == pytest.approx(found["oracle"]["pooled_dice"])
+
+
+@pytest.mark.parametrize("on_levels", [True, False])
+def test_pooled_scores_of_probabilities_have_intervals_over_groups(tmp_path, on_levels):
+    """As if each group were left out and all pixels of the others scored again, by scikit-learn."""
+    from scipy.stats import t
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    generator = np.random.default_rng(3)
+    truth, soft = [], []
+    for index in range(6):
+        reference = generator.random((40, 40)) < 0.2
+        probability = 1 / (1 + np.exp(-generator.normal(reference * (1 + 0.3 * index), 1)))
+        if on_levels:
+            probability = np.round(probability * 65535) / 65535
+        for folder, array in (
+            ("ref", reference.astype(np.uint8)),
+            ("out", reference.astype(np.uint8)),
+            ("out/probabilities", probability),
+        ):
+            (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+            np.save(tmp_path / folder / f"{index}.npy", array)
+        truth.append(reference.ravel())
+        soft.append(probability.ravel())
+    report = score(tmp_path, measures=["probabilities"])
+    found = summarize(report)["methods"]["out"]["labels"]["vessel"]["measures"]
+    for key, theirs in (("roc_auc", roc_auc_score), ("pr_auc", average_precision_score)):
+        without = np.array([theirs(*(np.concatenate(x[:i] + x[i + 1 :]) for x in (truth, soft))) for i in range(6)])
+        half = t.ppf(0.975, 5) * np.sqrt(5 / 6 * ((without - without.mean()) ** 2).sum())
+        low, high = found[key]["pooled_interval"]
+        assert (high - low) / 2 == pytest.approx(half, rel=0.02)
+        assert found[key]["pooled"] == pytest.approx((low + high) / 2)

@@ -125,6 +125,35 @@ def test_surface_scores_equal_monais():
     assert compared > 50
 
 
+@pytest.mark.parametrize("spacing", [0.1, 0.3, 0.625, 0.7, 0.703125, 0.9, 1.1, 1.37, 2.3, 3.3])
+def test_a_shift_by_one_voxel_is_within_a_tolerance_of_one_voxel(spacing):
+    """A block shifted by one voxel: every surface pixel has one of the other surface at most one voxel away."""
+    from monai.metrics import compute_surface_dice
+
+    first = np.zeros((24, 22, 20), bool)
+    first[5:15, 6:13, 4:12] = True
+    for axis in range(3):
+        p, r = tensors(np.roll(first, 1, axis), first)
+        for scale in (1, 1 + 1e-6):  # as a header in float32 or a rotated grid may hold it
+            for steps in ([spacing * scale] * 3, float(np.float32(spacing)) * scale * np.eye(3), rotated(spacing)):
+                ours = metrics.surface_dice(metrics.surface_distances(p, r, steps), spacing)
+                assert float(ours) == 1, steps
+        assert float(metrics.surface_dice(metrics.surface_distances(p, r, [spacing] * 3), 0.99 * spacing)) < 1
+        masks = (mask[None, None].float() for mask in (p, r))
+        theirs = compute_surface_dice(*masks, [1.0], include_background=True)  # in voxels, where 1 is exact
+        assert float(theirs) == 1
+
+
+def rotated(spacing):
+    """Steps of a grid turned about two axes, rounded as in a float32 header."""
+    turn = np.eye(3)
+    for i, j, angle in ((0, 1, 0.3), (1, 2, -0.7)):
+        part = np.eye(3)
+        part[[i, j], [i, j]], part[i, j], part[j, i] = np.cos(angle), -np.sin(angle), np.sin(angle)
+        turn = turn @ part
+    return (turn * spacing).astype(np.float32).astype(np.float64)
+
+
 def test_distances_follow_a_sheared_grid():
     first, second = np.zeros((2, 5, 5), bool)
     first[1, 1] = second[2, 3] = True
@@ -197,6 +226,88 @@ def test_scores_of_probabilities_equal_scikit_learns_at_the_files_precision():
         assert equal(metrics.calibration_error(histogram), sum(gaps) / r.size)
 
 
+def saturated(reference, generator):
+    """Probabilities of a sure network, in float32: nearly all below 2e-5 or above 1 - 2e-5."""
+    logits = 18 * (reference - 0.5) * 2 + generator.normal(0, 14, reference.shape) - 6
+    return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+
+def pixels(generator, count=20000):
+    return (generator.random(count) < 0.1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["saturated", "all below 2e-5", "few values", "float64"])
+def test_scores_of_real_numbers_equal_scikit_learns_without_rounding(kind):
+    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+    generator = np.random.default_rng(5)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    if kind == "all below 2e-5":
+        probability = probability * np.float32(1.9e-5)
+    if kind == "few values":
+        probability = generator.choice(np.float32([0.1, 0.1000001, 1 / 3, 0.7]), reference.size)
+    if kind == "float64":
+        probability = 1 - 1e-9 * (1 - probability.astype(np.float64))
+    exact = metrics.probability_counts(*tensors(probability, reference))
+    assert equal(metrics.roc_auc(exact), roc_auc_score(reference, probability), 1e-12)
+    assert equal(metrics.average_precision(exact), average_precision_score(reference, probability), 1e-12)
+    edges = np.linspace(0, 1, 16)
+    bins = np.clip(np.searchsorted(edges, probability, side="left") - 1, 0, 14)
+    gaps = [abs(reference[bins == b].sum() - probability[bins == b].sum(dtype=float)) for b in range(15)]
+    assert equal(metrics.calibration_error(exact), sum(gaps) / reference.size, 1e-9)
+    threshold, best = metrics.best_threshold(exact)
+    assert equal(best, f1_score(reference, probability >= threshold), 1e-12)
+    others = np.quantile(probability, np.linspace(0, 1, 300), method="nearest")
+    assert best >= max(f1_score(reference, probability >= other) for other in others) - 1e-12
+
+
+def test_histograms_of_parts_add_up_to_that_of_the_whole_whatever_their_kind():
+    generator = np.random.default_rng(6)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    probability[:5000] = np.round(probability[:5000] * 65535) / 65535  # a part on the levels of our files
+    parts = [
+        metrics.probability_counts(*tensors(probability[p], reference[p])) for p in (slice(5000), slice(5000, None))
+    ]
+    assert isinstance(parts[0], torch.Tensor) and isinstance(parts[1], metrics.LevelCounts)
+    whole = metrics.add_histograms(*parts)
+    from sklearn.metrics import roc_auc_score
+
+    stored = np.concatenate([np.round(probability[:5000].astype(float) * 65535) / 65535, probability[5000:]])
+    assert equal(metrics.roc_auc(whole), roc_auc_score(reference, stored), 1e-12)
+    assert int(whole.counts.sum()) == reference.size
+
+
+def test_files_on_65536_levels_have_the_same_histogram_as_in_training():
+    generator = np.random.default_rng(7)
+    reference = pixels(generator)
+    level = generator.integers(0, 65536, reference.size)
+    for probability in (
+        (level / 65535).astype(np.float32), level.astype(np.float32) * np.float32(1 / 65535), level / 65535
+    ):  # fmt: skip
+        found = metrics.probability_counts(*tensors(probability, reference))
+        assert torch.equal(found, metrics.probability_histogram(*tensors(probability, reference)))
+
+
+def test_too_many_levels_are_joined_at_a_stated_cost(monkeypatch):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from r2seg.metrics import probabilities
+
+    monkeypatch.setattr(probabilities, "MAX_LEVELS", 4000)
+    generator = np.random.default_rng(8)
+    reference = pixels(generator)
+    probability = saturated(reference, generator)
+    found = metrics.probability_counts(*tensors(probability, reference))
+    assert len(found.levels) <= 4000
+    assert int(found.counts.sum()) == reference.size
+    assert equal(metrics.roc_auc(found), roc_auc_score(reference, probability), 6 / 4000)
+    precision = average_precision_score(reference, probability)
+    assert equal(metrics.average_precision(found), precision, 6 * math.log(20000) / 4000)
+    assert equal(metrics.average_precision(found), precision, 2e-3)
+
+
 def test_counts_at_a_threshold_are_those_of_the_thresholded_map():
     generator = np.random.default_rng(4)
     probability = np.round(generator.random((20, 20)) * 65535) / 65535
@@ -240,3 +351,57 @@ def test_volumes_equal_simpleitks_physical_sizes():
         expected = {"volume_ml": ours, "reference_volume_ml": theirs, "volume_difference_ml": ours - theirs}
         for name, value in expected.items():
             assert float(MEASURES[name].score(evidence)[0]) == pytest.approx(value, abs=1e-6), name
+
+
+def test_far_surfaces_have_the_same_distances_from_the_feature_transform(monkeypatch):
+    """Both ways on all masks; turned and mirrored grids too, and a sheared one, which keeps the tree."""
+    from r2seg.metrics import surfaces
+
+    used = []
+    transform = surfaces._far_distances
+    monkeypatch.setattr(surfaces, "_far_distances", lambda *given: used.append(1) or transform(*given))
+    for index, (prediction, reference, spacing) in enumerate(MASKS):
+        turned = np.linalg.qr(np.random.default_rng(index).normal(size=(len(spacing),) * 2))[0]
+        for steps in (np.diag(spacing), turned * spacing, turned * spacing @ np.diag([-1, *[1] * (len(spacing) - 1)])):
+            found = []
+            for voxels_per_point in (10**9, 1):  # always the transform; never
+                monkeypatch.setattr(surfaces, "_VOXELS_PER_FAR_POINT", voxels_per_point)
+                found.append(metrics.surface_distances(*tensors(prediction, reference), steps))
+            for one, other in zip(vars(found[0]).values(), vars(found[1]).values(), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    assert len(used) > 100
+    used.clear()
+    monkeypatch.setattr(surfaces, "_VOXELS_PER_FAR_POINT", 10**9)
+    metrics.surface_distances(*tensors(*MASKS[2][:2]), np.array([[1, 0.2], [0, 1]]))
+    assert used == []
+
+
+def test_far_surfaces_take_the_time_of_a_transform_instead_of_a_tree():
+    """A ball in the middle of a larger one: to a k-d tree all points of the larger one look equally near."""
+    import time
+
+    from scipy.spatial import KDTree
+
+    radius = np.linalg.norm(np.indices((180,) * 3) - 90, axis=0)
+    start = time.process_time()
+    distances = metrics.surface_distances(*tensors(radius < 88, radius < 40))
+    ours = time.process_time() - start
+    points = [np.argwhere(brute_surface(mask)) for mask in (radius < 88, radius < 40)]
+    start = time.process_time()
+    theirs, _ = KDTree(points[0]).query(points[1])
+    assert ours < (time.process_time() - start) / 2
+    np.testing.assert_allclose(distances.from_reference.numpy(), theirs, rtol=1e-12)
+
+
+def test_the_centreline_of_the_box_around_a_mask_is_that_of_the_whole_volume(monkeypatch):
+    from r2seg.metrics import structures
+
+    def wide(array):
+        return np.pad(array, 9)
+
+    for prediction, reference, _ in MASKS:
+        cropped = metrics.centerline_counts(*tensors(wide(prediction), wide(reference)))
+        with monkeypatch.context() as patch:
+            patch.setattr(structures, "_bounding_box", lambda mask: (slice(None),) * mask.ndim)
+            whole = metrics.centerline_counts(*tensors(wide(prediction), wide(reference)))
+        assert cropped.tolist() == whole.tolist()

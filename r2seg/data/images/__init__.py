@@ -18,15 +18,17 @@ Where a format can be read in several ways:
 
 from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, split_suffix
 from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
-from r2seg.data.images.label_maps import IGNORE, read_label_map, write_label_map
+from r2seg.data.images.label_maps import CUT, IGNORE, LabelMap, read_label_map, write_label_map
 from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
 
 __all__ = [
+    "CUT",
     "IGNORE",
     "IMAGE_SUFFIXES",
     "Grid",
     "Image",
     "ImageError",
+    "LabelMap",
     "check_same_grid",
     "image_of",
     "output_name",

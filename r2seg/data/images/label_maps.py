@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +16,26 @@ from r2seg.errors import some
 IGNORE = 255
 
 Labels = Mapping[str, int | Sequence[int]]
+LOSSY = (".jpg", ".jpeg")
+CUT = 128  # from this grey level on, a smeared mask of 0 and 255 is foreground
 
 
-def read_label_map(path: str | Path, labels: Labels, ignore_label: int | None = None) -> Image:
+@dataclass(frozen=True, eq=False)
+class LabelMap(Image):
+    """A label map as class indices, and what was done to the values of its file.
+
+    Attributes:
+        cut: Whether the file is a 0/255 mask smeared by JPEG or smooth resizing, which was cut at `CUT`.
+        num_undeclared: Pixels of undeclared values that became background.
+    """
+
+    cut: bool = False
+    num_undeclared: int = 0
+
+
+def read_label_map(
+    path: str | Path, labels: Labels, ignore_label: int | None = None, *, undeclared: str = "error"
+) -> LabelMap:
     """Label map of a file as class indices, however the mask is encoded.
 
     Accepted are the declared values; palette pictures, whose index is the label, or the grey level if all colours in use are
@@ -27,12 +46,17 @@ def read_label_map(path: str | Path, labels: Labels, ignore_label: int | None = 
         path: The file.
         labels: Name -> value or values in the file, in class order; 0 is background.
         ignore_label: Value in the file of pixels that are neither trained nor scored.
+        undeclared: "error" refuses values that are not declared; "background" counts them as background. Masks of 0/1, of
+            0/255 and smeared ones are recognised first, so that their foreground is never taken for undeclared values.
 
     Shape: array (1, *S) uint8: 0 background, 1..K the labels in their order, 255 (`IGNORE`) ignored.
 
     Raises:
-        ImageError: As `read_image`; or colours, fractions, or values that are not declared, listed with their counts.
+        ImageError: As `read_image`; or colours, fractions, or values that are not declared, listed with their counts. With
+            undeclared="background": the undeclared pixels are the whole foreground, or the file is a JPEG.
     """
+    if undeclared not in ("error", "background"):
+        raise ValueError(f"undeclared is {undeclared!r}: give error or background")
     path = Path(path)
     table = {0: 0}
     for index, values in enumerate(labels.values(), start=1):
@@ -52,18 +76,33 @@ def read_label_map(path: str | Path, labels: Labels, ignore_label: int | None = 
     # All values between 0 and the largest declared: nothing to count (the pass over them takes as long as inflating the file).
     declared = next(value for value in range(len(table) + 1) if value not in table) - 1
     if palette is None and array.min() >= 0 and array.max() <= declared:
-        chosen: Mapping[int, int] = table
-    else:
-        counts = _count_values(array)
-        by_grey = None if palette is None else _grey_table(path, counts, palette, table)
-        recognised = by_grey or _table_for(path, counts, table)
-        if recognised is None:
-            unknown = [f"{value} ({count} pixels)" for value, count in counts.items() if value not in table]
-            raise ImageError(
-                f"{path}: holds undeclared label values {some(unknown, 8)}; declared: {_declared(labels, ignore_label)}"
-            )
-        chosen = recognised
-    return Image(_look_up(array, chosen)[None], file.grid.affine, path, file.source)
+        return LabelMap(_look_up(array, table)[None], file.grid.affine, path, file.source)
+    counts = _count_values(array)
+    known = None if palette is None else _recognised_greys(path, counts, palette, table)
+    known = known or _recognised(path, counts, table)
+    if known is not None:
+        return LabelMap(_look_up(array, known.classes)[None], file.grid.affine, path, file.source, cut=known.cut)
+    stray = {value: count for value, count in counts.items() if value not in table}
+    if undeclared == "error":
+        raise ImageError(
+            f"{path}: holds undeclared label values {_listed(stray)}; declared: {_declared(labels, ignore_label)}"
+        )
+    if split_suffix(path)[1] in LOSSY:
+        raise ImageError(
+            f"{path}: holds undeclared label values {_listed(stray)}, which JPEG may have made of declared ones; "
+            "save the label map as PNG"
+        )
+    if not any(table.get(value) not in (None, 0, IGNORE) for value in counts):
+        raise ImageError(
+            f"{path}: all its foreground is of undeclared label values: {_listed(stray)}; declared: "
+            f"{_declared(labels, ignore_label)}; declare these values too, or correct the file"
+        )
+    indices = _look_up(array, {**table, **dict.fromkeys(stray, 0)})[None]
+    return LabelMap(indices, file.grid.affine, path, file.source, num_undeclared=sum(stray.values()))
+
+
+def _listed(stray: Mapping[int, int]) -> str:
+    return some([f"{value} ({count} pixels)" for value, count in stray.items()], 8)
 
 
 def _declared(labels: Labels, ignore_label: int | None) -> str:
@@ -84,9 +123,16 @@ def _as_integers(path: Path, array: np.ndarray) -> np.ndarray:
     return integers
 
 
-def _grey_table(
+class _Recognised(NamedTuple):
+    """File value -> class index for all values of a file, and whether a smeared mask was cut for it."""
+
+    classes: Mapping[int, int]
+    cut: bool = False
+
+
+def _recognised_greys(
     path: Path, counts: Mapping[int, int], palette: np.ndarray, table: Mapping[int, int]
-) -> dict[int, int] | None:
+) -> _Recognised | None:
     """Palette index -> class index by grey level, or None if a colour in use is not grey or not declared."""
     if max(counts) >= len(palette) or any(len(set(palette[index])) > 1 for index in counts):
         return None
@@ -94,22 +140,24 @@ def _grey_table(
     grey_counts: dict[int, int] = {}
     for index, count in counts.items():
         grey_counts[greys[index]] = grey_counts.get(greys[index], 0) + count
-    chosen = _table_for(path, dict(sorted(grey_counts.items())), table)
-    return None if chosen is None else {index: chosen[grey] for index, grey in greys.items()}
+    known = _recognised(path, dict(sorted(grey_counts.items())), table)
+    if known is None:
+        return None
+    return _Recognised({index: known.classes[grey] for index, grey in greys.items()}, known.cut)
 
 
-def _table_for(path: Path, counts: Mapping[int, int], table: Mapping[int, int]) -> Mapping[int, int] | None:
-    """File value -> class index for all values counted, or None if some value is not declared."""
+def _recognised(path: Path, counts: Mapping[int, int], table: Mapping[int, int]) -> _Recognised | None:
+    """What the values counted mean, or None if some value is not declared."""
     if counts.keys() <= table.keys():
-        return table
+        return _Recognised(table)
     # A single label is written as 1 by one tool and as 255 by the next. For other declared values, 1 and 255 may be
     # structures that were left undeclared on purpose.
     if table not in ({0: 0, 1: 1}, {0: 0, 255: 1}):
         return None
     if counts.keys() <= {0, 1} or counts.keys() <= {0, 255}:
-        return {0: 0, 1: 1, 255: 1}
+        return _Recognised({0: 0, 1: 1, 255: 1})
     if _is_smeared(path, counts):
-        return {value: int(value >= 128) for value in counts}
+        return _Recognised({value: int(value >= CUT) for value in counts}, cut=True)
     return None
 
 
@@ -128,7 +176,7 @@ def _is_smeared(path: Path, counts: Mapping[int, int]) -> bool:
     black, dark, between, light, white = (within(*r) for r in ((0, 3), (4, 31), (32, 223), (224, 251), (252, 255)))
     peaks = sum(black) > 0.3 * sum(dark) and sum(white) > 0.3 * sum(light)
     total = sum(counts.values())
-    if suffix in (".jpg", ".jpeg"):
+    if suffix in LOSSY:
         return peaks and sum(between) < 0.25 * total
     # In a lossless file few values are labels that somebody meant.
     return (

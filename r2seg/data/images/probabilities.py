@@ -56,13 +56,13 @@ def write_probabilities(path: str | Path, probabilities: np.ndarray, like: Image
 def read_probabilities(path: str | Path) -> Image:
     """Probability map that `write_probabilities` wrote, or one that another tool wrote as real numbers.
 
-    Shape: array (K, *S) float32.
+    Shape: array (K, *S) float32, or float64 of a file that holds float64.
 
     Raises:
         ImageError: As `read_image`.
     """
     image = read_image(path)
-    array = image.array.astype(np.float32, copy=False)
+    array = image.array if image.array.dtype == np.float64 else image.array.astype(np.float32, copy=False)
     if image.array.dtype == np.uint16:
         array *= np.float32(1 / _STEPS)
     return Image(array, image.affine, image.path, image.source)
