@@ -185,7 +185,14 @@ def evaluate(
     chosen = cases_of(references, split) if knows else None
     if chosen is not None:
         data = chosen.config.data
-        typed |= {"labels": data.labels, "ignore_label": data.ignore_label, "provenance": {"references": str(chosen)}}
+        typed |= {
+            "labels": data.labels,
+            "ignore_label": data.ignore_label,
+            "provenance": {
+                "references": str(chosen),
+                "preprocessing": chosen.config.preprocessing.model_dump(mode="json"),
+            },
+        }
     written_as = tuple(dict.fromkeys(formats or DEFAULT_FORMATS))
     check_output(output, written_as)
     options = EvaluationOptions(**typed)

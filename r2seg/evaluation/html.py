@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from r2seg.errors import counted
 from r2seg.evaluation import plots, viewer
 from r2seg.evaluation.results import Report
 from r2seg.evaluation.wording import ROLES, case_difference, leading, notes, num_compared, number, p_text, title
@@ -36,6 +37,9 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
     def link(path: Path) -> str:
         return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
 
+    every, num_left_out = viewer.show_all(report)
+    shown = [viewer.show(report, *choice) for choice in viewer.choose(report)]
+
     def sort_value(value: float) -> str:
         return "" if math.isnan(value) else "1e999" if math.isinf(value) else repr(float(value))
 
@@ -51,12 +55,18 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
         leading=leading(report.measures),
         roles=ROLES,
         statuses=sorted({row.status for row in report.rows}),
-        shown=[viewer.show(report, *choice) for choice in viewer.choose(report)],
+        shown=shown,
+        every=every,
+        num_left_out=num_left_out,
+        max_megabytes=viewer.MAX_BYTES // 1_000_000,
+        thin=2 * sum(case.thin for case in shown) > len(shown),
+        has_field_of_view=any(slice_.field_of_view for case in shown for slice_ in case.slices),
         colours=viewer,
         distributions=plots.distributions(report, summary),
         bland_altman=plots.bland_altman(report),
         curves=plots.curves(report),
         as_text=_as_text,
+        counted=counted,
         link=link,
         sort_value=sort_value,
     )

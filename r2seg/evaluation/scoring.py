@@ -39,11 +39,13 @@ class Masks:
 
     Attributes:
         prediction, reference: (*S) bool, on the reference's grid.
+        counted: (*S) bool, the field of view without ignored pixels; None where there is no field of view.
         like: The reference as it was read.
     """
 
     prediction: np.ndarray
     reference: np.ndarray
+    counted: np.ndarray | None
     like: Image
 
 
@@ -124,13 +126,17 @@ class Job:
             rows += self._rows(target, method, path, pairs, files + prediction)
         return rows
 
-    def masks(self, target: Target, label: str) -> Masks:
-        """One label of a case as the first method predicted it."""
+    def masks(self, target: Target) -> dict[str, Masks]:
+        """Every label of a case as the first method predicted it."""
         reference, truth, _ = self._truth(target)
         pairs, _ = self._read(target, self.methods[0], reference, truth)
-        index = list(self.labels).index(label)
-        prediction, truth = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
-        return Masks(prediction.cpu().numpy(), truth.cpu().numpy(), reference)
+        counted = (truth != IGNORE).cpu().numpy() if target.mask is not None else None
+        found = {}
+        for index, label in enumerate(self.labels):
+            masks = pairs[0].masks(index + 1) if len(pairs) == 1 else pairs[index].masks(1)
+            prediction, marked = (mask.cpu().numpy() for mask in masks)
+            found[label] = Masks(prediction, marked, counted, reference)
+        return found
 
     def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
         """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""

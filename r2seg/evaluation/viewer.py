@@ -1,6 +1,7 @@
-"""Pictures of the worst, median and best cases: slices with contours and errors, small enough to be embedded in a page.
+"""Pictures of cases: slices with contours and errors, small enough to be embedded in a page.
 
-The cases' files are read again for it: a report holds no pixels.
+The worst, median and best cases are shown large, and every case small, as far as the page's size allows. The cases' files are
+read again for it: a report holds no pixels. Turning a case into slices is the work of planes.py.
 """
 
 from __future__ import annotations
@@ -14,16 +15,39 @@ from typing import Any
 import numpy as np
 
 from r2seg.data.images import Image, ImageError, check_same_grid, read_image
+from r2seg.evaluation.planes import Planes, planes
 from r2seg.evaluation.results import Report, Target
 from r2seg.evaluation.scoring import Job, Masks
+from r2seg.evaluation.workers import in_order
 from r2seg.metrics.catalogue import MEASURES
 
 # Blue is the reference's side, orange the prediction's; distinct with any colour vision, and by dashes.
-REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#0072B2", "#D55E00"
+REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#3FA7FF", "#FF6A00"
+AGREEMENT, FIELD_OF_VIEW = "#3DDC97", "#F0E442"
 MAX_CASES = 12
-MAX_SLICES = 24
-SLICE_PIXELS = 360
-PICTURE_PIXELS = 760
+MAX_BYTES = 20_000_000  # of all small pictures together
+_THIN = 8  # pixels of the screen: an outline takes about two on either side
+_SHOWN = 400  # columns of a picture on the screen
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large a case is drawn.
+
+    Attributes:
+        slices: Of a volume, at most.
+        slice_pixels, picture_pixels: Longer side of a slice and of a picture.
+        quality: Of the JPEG.
+    """
+
+    slices: int
+    slice_pixels: int
+    picture_pixels: int
+    quality: int
+
+
+LARGE = Size(slices=24, slice_pixels=360, picture_pixels=760, quality=72)
+SMALL = Size(slices=3, slice_pixels=240, picture_pixels=420, quality=60)
 
 
 @dataclass(frozen=True)
@@ -35,6 +59,8 @@ class Slice:
         image: data: address of the picture below, or None where there is no image.
         reference: SVG path of the reference's outline, in pixels of the slice.
         prediction: SVG path of the prediction's outline.
+        field_of_view: SVG path of the border of what is counted, or "".
+        agreement: data: address of the pixels of both, or None.
         false_positive: data: address of the predicted pixels outside the reference, or None.
         false_negative: data: address of the missed pixels, or None.
         num_errors: Pixels that differ.
@@ -45,6 +71,8 @@ class Slice:
     image: str | None
     reference: str
     prediction: str
+    field_of_view: str
+    agreement: str | None
     false_positive: str | None
     false_negative: str | None
     num_errors: int
@@ -64,7 +92,8 @@ class Shown:
         num_slices: Slices of the whole volume.
         slices: Evenly chosen ones that hold reference or prediction.
         start: Index of the slice with the most errors; without errors, of that with the most marked pixels.
-        note: Why there is no picture below the outlines, or "".
+        note: Why there is no picture below the outlines, or which intensities it shows, or "".
+        thin: Whether outlines would hide the structure, so that its pixels are tinted instead.
     """
 
     rank: str
@@ -79,14 +108,24 @@ class Shown:
     slices: list[Slice]
     start: int
     note: str
+    thin: bool
+
+    @property
+    def num_bytes(self) -> int:
+        """Of its pictures and outlines, about."""
+        return sum(
+            len(text or "")
+            for each in self.slices
+            for text in (each.image, each.reference, each.prediction, each.field_of_view, each.agreement,
+                         each.false_positive, each.false_negative)
+        )  # fmt: skip
 
 
 def choose(report: Report) -> list[tuple[str, str, str, str]]:
     """Rank, case, label and measure of the cases to show: the worst of every label first, at most `MAX_CASES`."""
-    keys = [key for key in report.measures if MEASURES[key].better]
-    if not keys:
+    key = _ranked_by(report)
+    if key is None:
         return []
-    key = "dice" if "dice" in keys else keys[0]
     sign = 1 if MEASURES[key].better == "higher" else -1
     chosen: list[tuple[str, str, str, str]] = []
     for rank in ("worst", "median", "best"):
@@ -100,6 +139,11 @@ def choose(report: Report) -> list[tuple[str, str, str, str]]:
     return chosen[:MAX_CASES]
 
 
+def _ranked_by(report: Report) -> str | None:
+    keys = [key for key in report.measures if MEASURES[key].better]
+    return "dice" if "dice" in keys else keys[0] if keys else None
+
+
 def show(report: Report, rank: str, case: str, label: str, measure: str) -> Shown:
     """Reads one case again and draws it.
 
@@ -108,25 +152,107 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
         rank, case, label, measure: One choice of `choose`.
     """
     target = report.targets[case]
-    masks = Job.of(report).masks(target, label)
+    masks = Job.of(report).masks(target)[label]
     image, note = _image_of(target, masks)
-    planes = _planes(masks, image)
+    return _draw(report, rank, case, label, measure, masks, image, note, LARGE)
+
+
+def show_all(report: Report) -> tuple[dict[tuple[str, str], Shown], int]:
+    """Every case of the first method, small, the worst first, until the pictures fill `MAX_BYTES`.
+
+    Returns:
+        (case, label) -> the pictures; and how many cases are left out.
+    """
+    key = _ranked_by(report)
+    scored = [row.case for row in report.rows if row.method == report.main.name]
+    if key is None or not scored:
+        return {}, 0
+    cases = sorted(dict.fromkeys(scored), key=lambda case: _badness(report, case, key))
+    job = Job.of(report)
+
+    def draw(case: str) -> list[Shown]:
+        target = report.targets[case]
+        found = job.masks(target)
+        image, note = _image_of(target, next(iter(found.values())))
+        return [_draw(report, "", case, label, key, masks, image, note, SMALL) for label, masks in found.items()]
+
+    shown: dict[tuple[str, str], Shown] = {}
+    used = 0
+    for num_shown, pictures in enumerate(in_order(draw, cases, report.options.workers)):
+        used += sum(one.num_bytes for one in pictures)
+        if used > MAX_BYTES:
+            return shown, len(cases) - num_shown
+        shown |= {(one.case, one.label): one for one in pictures}
+    return shown, 0
+
+
+def _badness(report: Report, case: str, key: str) -> float:
+    """Sorts the worst case first: by the worst of its labels' scores; without any, last."""
+    sign = 1 if MEASURES[key].better == "higher" else -1
+    scores = [
+        sign * row.scores.get(key, math.nan)
+        for row in report.rows
+        if row.case == case and row.method == report.main.name
+    ]
+    return min((score for score in scores if not math.isnan(score)), default=math.inf)
+
+
+def _draw(
+    report: Report,
+    rank: str,
+    case: str,
+    label: str,
+    measure: str,
+    masks: Masks,
+    image: Image | None,
+    note: str,
+    size: Size,
+) -> Shown:
+    stack = planes(masks, image, size.slice_pixels, size.picture_pixels, _window_of_run(report))
     score = next(row.scores[measure] for row in report.of(report.main.name, label) if row.case == case)
-    slices = [_slice(planes, index) for index in planes.chosen()]
+    slices = [_slice(stack, index, size.quality) for index in stack.chosen(size.slices)]
     return Shown(
         rank=rank,
         case=case,
         label=label,
         measure=measure,
         score=score,
-        width=planes.size[1],
-        height=planes.size[0],
-        axis=planes.axis_name,
-        num_slices=len(planes.reference),
+        width=stack.size[1],
+        height=stack.size[0],
+        axis=stack.axis_name,
+        num_slices=len(stack.reference),
         slices=slices,
         start=max(range(len(slices)), key=lambda index: (slices[index].num_errors, slices[index].num_marked)),
-        note=note,
+        note=note or stack.shown_as,
+        thin=_is_thin(stack.reference if stack.reference.any() else stack.prediction),
     )
+
+
+def _window_of_run(report: Report) -> tuple[float, float] | None:
+    """Hounsfield units that the network saw, if the run or config states them."""
+    facts = report.options.provenance or {}
+    preprocessing = facts.get("segmented_by", facts).get("preprocessing") or {}
+    intensity = preprocessing.get("intensity") or {}
+    if isinstance(intensity, list):
+        intensity = intensity[0]
+    return (intensity["low"], intensity["high"]) if intensity.get("kind") == "hu_window" else None
+
+
+def _is_thin(stack: np.ndarray) -> bool:
+    """Whether a mask is so narrow on the slices, as vessels and small dots are, that two outlines would hide it.
+
+    The mean width of a band is twice its area over its border's length; here in pixels of a picture of `_SHOWN` columns.
+
+    Shape: (N, rows, columns) bool.
+    """
+    from scipy.ndimage import binary_erosion
+
+    busy = stack[stack.any(axis=(1, 2))]
+    if not len(busy):
+        return False
+    cross = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
+    width = 2 * busy.sum() / max(1, busy.sum() - binary_erosion(busy, cross).sum())
+    return float(width) * _SHOWN / stack.shape[2] < _THIN
 
 
 def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
@@ -141,89 +267,16 @@ def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
     return image, ""
 
 
-@dataclass(frozen=True)
-class _Planes:
-    """A case as a stack of slices, oriented for viewing: rows downwards, the patient's right on the left.
-
-    Shape: reference, prediction, counted (N, rows, columns) bool; image (N, rows, columns, 1 or 3) or None.
-    """
-
-    reference: np.ndarray
-    prediction: np.ndarray
-    image: np.ndarray | None
-    window: tuple[float, float]
-    size: tuple[int, int]
-    axis_name: str
-
-    def chosen(self) -> list[int]:
-        """Slices that hold a mask, thinned evenly; the one with the most errors is always among them."""
-        busy = np.flatnonzero((self.reference | self.prediction).any(axis=(1, 2)))
-        if not len(busy):
-            return [len(self.reference) // 2]
-        first, last = max(busy[0] - 1, 0), min(busy[-1] + 1, len(self.reference) - 1)
-        picked = set(np.linspace(first, last, min(MAX_SLICES, last - first + 1)).round().astype(int).tolist())
-        errors = (self.reference != self.prediction).sum(axis=(1, 2))
-        return sorted(picked | ({int(errors.argmax())} if errors.any() else set()))
-
-
-def _planes(masks: Masks, image: Image | None) -> _Planes:
-    arrays = [masks.reference, masks.prediction]
-    channels = None if image is None else np.moveaxis(np.asarray(image.array), 0, -1)
-    if masks.like.spatial_dims == 2:
-        picture = image is not None and image.affine is None
-        stacks = [array[None] if masks.like.affine is None else array.T[None, ::-1] for array in arrays]
-        below = None
-        if channels is not None:
-            colours = channels if channels.shape[-1] == 3 else channels[..., :1]
-            below = colours[None] if picture else colours.transpose(1, 0, 2)[None, ::-1]
-        spacing, axis_name, longest = (1.0, 1.0), "", PICTURE_PIXELS
-        if masks.like.affine is not None:
-            rows_mm, columns_mm = (masks.like.spacing_mm or (1.0, 1.0))[:2]
-            spacing = columns_mm, rows_mm
-    else:
-        import nibabel
-
-        affine = np.eye(4) if masks.like.affine is None else masks.like.affine
-        axes = nibabel.io_orientation(affine)
-        spacing3 = np.array(masks.like.spacing_mm or (1.0, 1.0, 1.0))[np.argsort(axes[:, 0])]
-        # Volumes of thick slices are shown along their thick axis; others in axial slices.
-        order = np.argsort(spacing3)
-        across = int(order[2]) if spacing3[order[2]] > 1.5 * spacing3[order[1]] else 2
-        axis_name = ("sagittal", "coronal", "axial")[across]
-        rest = [axis for axis in (0, 1, 2) if axis != across]
-        view = (across, rest[1], rest[0])  # slice, rows, columns on axes R, A, S
-
-        def turned(array: np.ndarray) -> np.ndarray:
-            array = nibabel.apply_orientation(array, axes).transpose(view)
-            array = array[:, ::-1]  # up is anterior or superior
-            return array[:, :, ::-1] if 0 in rest else array  # the patient's right on the left, as radiologists look
-
-        stacks = [turned(array) for array in arrays]
-        below = None if channels is None else turned(channels[..., 0])[..., None]
-        spacing, longest = (spacing3[rest[1]], spacing3[rest[0]]), SLICE_PIXELS
-    rows, columns = stacks[0].shape[1:]
-    # Never finer than the file: a browser enlarges just as well.
-    scale = min(longest / max(rows * spacing[0], columns * spacing[1]), 1 / min(spacing))
-    size = max(1, round(rows * spacing[0] * scale)), max(1, round(columns * spacing[1] * scale))
-    return _Planes(stacks[0], stacks[1], below, _window(below), size, axis_name)
-
-
-def _window(image: np.ndarray | None) -> tuple[float, float]:
-    """Intensities shown as black and white."""
-    if image is None or image.dtype == np.uint8:
-        return 0.0, 255.0
-    step = max(1, image.size // 2_000_000)
-    low, high = np.percentile(image.reshape(-1)[::step], [1, 99])
-    return float(low), float(high) if high > low else float(low) + 1
-
-
-def _slice(planes: _Planes, index: int) -> Slice:
+def _slice(planes: Planes, index: int, quality: int) -> Slice:
     reference, prediction = planes.reference[index], planes.prediction[index]
+    counted = None if planes.counted is None else planes.counted[index]
     return Slice(
         number=index + 1,
-        image=None if planes.image is None else _jpeg(planes.image[index], planes.window, planes.size),
+        image=None if planes.image is None else _jpeg(planes.image[index], planes.window, planes.size, quality),
         reference=_outline(reference, planes.size),
         prediction=_outline(prediction, planes.size),
+        field_of_view="" if counted is None or counted.all() else _outline(counted, planes.size),
+        agreement=_stencil(prediction & reference, AGREEMENT, planes.size),
         false_positive=_stencil(prediction & ~reference, FALSE_POSITIVE, planes.size),
         false_negative=_stencil(reference & ~prediction, FALSE_NEGATIVE, planes.size),
         num_errors=int((reference != prediction).sum()),
@@ -231,14 +284,14 @@ def _slice(planes: _Planes, index: int) -> Slice:
     )
 
 
-def _jpeg(pixels: np.ndarray, window: tuple[float, float], size: tuple[int, int]) -> str:
+def _jpeg(pixels: np.ndarray, window: tuple[float, float], size: tuple[int, int], quality: int) -> str:
     from PIL import Image as Picture
 
     low, high = window
     grey = np.clip((pixels.astype(np.float32) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
     picture = Picture.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey)
     picture = picture.resize(size[::-1], Picture.Resampling.BILINEAR, reducing_gap=2)
-    return _address(picture, "jpeg", quality=72)
+    return _address(picture, "jpeg", quality=quality)
 
 
 def _stencil(mask: np.ndarray, colour: str, size: tuple[int, int]) -> str | None:
@@ -267,7 +320,7 @@ def _outline(mask: np.ndarray, size: tuple[int, int]) -> str:
     scale = np.array(size) / mask.shape
     parts = []
     for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        points = (approximate_polygon(contour, 0.4) - 0.5) * scale
+        points = (approximate_polygon(contour, 0.4 / min(1, *scale)) - 0.5) * scale
         steps = " ".join(f"{x:.4g},{y:.4g}" for y, x in points[:-1])
         parts.append(f"M{steps}Z")
     return "".join(parts)

@@ -1,5 +1,7 @@
 """report.html as a file, and as a person uses it in a browser: sorting, filtering, slices, layers, keyboard."""
 
+import base64
+import io
 import re
 import shutil
 
@@ -138,6 +140,78 @@ def test_volumes_are_seen_as_radiologists_look_whatever_the_files_axes(tmp_path)
     assert x <= 2 and y <= 2
 
 
+def rendered(folder, **options):
+    report = evaluate(folder / "out", folder / "ref", EvaluationOptions(**options))
+    write_report(report, folder / "report", ["html"])
+    return report, (folder / "report/report.html").read_text("utf-8")
+
+
+def test_every_case_of_the_first_method_has_a_picture(tmp_path):
+    make_cases(tmp_path, 14)
+    _, text = rendered(tmp_path, images=tmp_path / "images")
+    found = re.findall(r'<template data-case="(\w+)" data-label="(\w+)">(.*?)</template>', text, re.S)
+    assert sorted((case, label) for case, label, _ in found) == sorted(
+        (f"case_{index}", f"label_{label}") for index in range(14) for label in (1, 2)
+    )
+    assert all("data:image/jpeg" in body and 'class="outline reference"' in body for _, _, body in found)
+
+
+def test_a_full_page_leaves_out_the_best_cases_and_says_so(tmp_path, monkeypatch):
+    from r2seg.evaluation import viewer
+
+    make_cases(tmp_path, 6)
+    monkeypatch.setattr(viewer, "MAX_BYTES", 30_000)
+    _, text = rendered(tmp_path, images=tmp_path / "images")
+    kept = set(re.findall(r'<template data-case="case_(\d)"', text))
+    assert 0 < len(kept) < 6
+    assert kept == set("543210"[: len(kept)])  # case 5 lost most
+    left_out = 6 - len(kept)
+    words = f"{left_out} case{'s' if left_out > 1 else ''} with the best scores have no picture"
+    assert words in text
+
+
+def test_the_field_of_view_is_drawn(tmp_path):
+    make_cases(tmp_path, 2)
+    for index in range(2):
+        inside = np.zeros((20, 18, 12), np.uint8)
+        inside[1:-1, 1:-1] = 1
+        save(tmp_path / f"fov/case_{index}.nii.gz", inside)
+    _, text = rendered(tmp_path, masks=tmp_path / "fov")
+    assert 'class="outline field" d="M' in text and "border of what is counted (field of view)" in text
+    _, text = rendered(tmp_path)
+    assert 'class="outline field"' not in text
+
+
+@pytest.mark.parametrize("facts", [{}, {"segmented_by": {}}])
+def test_ct_is_shown_in_the_runs_window(tmp_path, facts):
+    from r2seg.evaluation.viewer import show_all
+
+    make_cases(tmp_path, 1)
+    window = {"preprocessing": {"intensity": {"kind": "hu_window", "low": -20.0, "high": 500.0}}}
+    provenance = {"segmented_by": {**window, "run": "r", "cases_of_its_train": [], "cases_of_its_validation": []}}
+    report, text = rendered(tmp_path, images=tmp_path / "images", provenance=provenance if facts else window)
+    assert "shown from -20 to 500 HU, as the network sees it" in text
+    one, _ = show_all(report)[0].values()
+    picture = Picture.open(io.BytesIO(base64.b64decode(one.slices[one.start].image.partition(",")[2])))
+    # label_1 has 100 HU on average: (100 + 20) / 520 of white
+    inside = np.asarray(picture).astype(float)[::-1, ::-1].T[3:11, 4:11].mean()
+    assert inside == pytest.approx(255 * 120 / 520, abs=8)
+
+
+def test_thin_structures_are_tinted_at_first_and_thick_ones_outlined(tmp_path):
+    rows, columns = np.mgrid[:200, :240]
+    vessels = (np.abs(rows - 100 - 60 * np.sin(columns / 20)) < 2).astype(np.uint8)
+    disc = (np.hypot(rows - 100, columns - 120) < 60).astype(np.uint8)
+    for name, mask, checked in (("thin", vessels, "agreement"), ("thick", disc, "reference")):
+        for side in ("ref", "out"):
+            (tmp_path / name / side).mkdir(parents=True)
+            Picture.fromarray(np.roll(mask, side == "out", 0)).save(tmp_path / name / side / "a.png")
+        _, text = rendered(tmp_path / name)
+        on = re.findall(r'data-layer="([\w-]+)" checked', text)
+        assert checked in on and len({"agreement", "reference"} & set(on)) == 1
+        assert "false-positive" in on and "false-negative" in on
+
+
 # --- in the browser
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -262,8 +336,95 @@ def test_nothing_is_fetched(browser):
     assert browser.execute_script("return performance.getEntriesByType('resource').map(e => e.name)") == []
 
 
-def test_the_page_fits_a_narrow_screen(browser):
-    browser.set_window_size(500, 900)
-    width = browser.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
-    browser.set_window_size(1280, 1000)
-    assert width[0] <= width[1]
+@pytest.mark.parametrize("width", [390, 500])
+def test_the_page_fits_a_narrow_screen(browser, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        wide, inner, text = browser.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth, getComputedStyle(document.body).fontSize]"
+        )
+        assert (inner, text) == (width, "15px")
+        assert wide <= width
+        outside = browser.execute_script(
+            """return [...document.querySelectorAll("h1, h2, p, .card, .notes li, figure, .filters label")]
+                 .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"""
+        )
+        assert outside == []
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_a_click_on_a_row_shows_its_case_and_another_closes_it(browser):
+    name = browser.find_element("xpath", "//tr[@data-case='case_2' and @data-label='label_1']//button")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", name)
+    name.click()
+    (figure,) = browser.find_elements("css selector", "tr.detail figure")
+    assert figure.find_element("css selector", "figcaption").text.startswith("case_2, label_1: Dice")
+    assert figure.is_displayed() and len(visible_slices(figure)) == 1
+    slider = figure.find_element("css selector", "input[type=range]")
+    before = visible_slices(figure)
+    slider.send_keys("\ue011" if slider.get_attribute("value") != "0" else "\ue010")
+    assert visible_slices(figure) != before
+    assert name.get_attribute("aria-expanded") == "true"
+    other = browser.find_element("xpath", "//tr[@data-case='case_1' and @data-label='label_2']//td[4]")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", other)
+    other.click()  # anywhere in the row
+    (figure,) = browser.find_elements("css selector", "tr.detail figure")
+    assert figure.find_element("css selector", "figcaption").text.startswith("case_1, label_2: Dice")
+    assert name.get_attribute("aria-expanded") == "false"
+    head(browser, "Dice").click()
+    assert browser.find_elements("css selector", "tr.detail") == []
+
+
+def test_the_case_stays_in_sight_when_the_table_is_scrolled(browser):
+    places = browser.execute_script(
+        """const box = document.getElementById("cases-box"); box.scrollLeft = 400;
+           const cell = document.querySelector("#cases tbody td"); const name = cell.textContent.trim();
+           const found = [name, box.scrollLeft, cell.getBoundingClientRect().left - box.getBoundingClientRect().left];
+           box.scrollLeft = 0; return found;"""
+    )
+    assert places[0].startswith("case_") and places[1] > 100
+    assert abs(places[2]) < 3
+
+
+def colours(browser, scheme):
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    read = """return ["body", "p", "#cases td", "nav"].map(s => { const e = getComputedStyle(document.querySelector(s));
+              return [e.color, e.backgroundColor].map(c => c.match(/[\\d.]+/g).map(Number)) })"""
+    found = browser.execute_script(read)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    return found
+
+
+def test_the_page_is_dark_where_the_system_is(browser):
+    for scheme, dark in (("light", False), ("dark", True)):
+        page = sum(colours(browser, scheme)[0][1][:3])
+        for text, own in colours(browser, scheme):
+            assert (sum(text[:3]) > 450) == dark or sum(text[:3]) in range(200, 500)
+            if len(own) == 3:
+                assert (sum(own) < 150) == dark
+        assert (page < 150) == dark
+
+
+def test_a_print_has_no_clipped_column(browser):
+    """On A4 across, less its margins: 277 mm of 96 pixels an inch."""
+    size = {"width": 1047, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    try:
+        boxes = browser.execute_script(
+            """return [document.documentElement, ...document.querySelectorAll(".scroll, #cases-box, #cases")].map(e =>
+                 [e.scrollWidth, e.clientWidth, e.scrollHeight - e.clientHeight])"""
+        )
+        numbers = browser.execute_script(
+            """return [...document.querySelectorAll("#cases td.number")].map(e => e.getClientRects()[0].height)"""
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert len(boxes) > 3
+    assert all(inner <= outer for inner, outer, _ in boxes)
+    assert all(hidden <= 0 for *_, hidden in boxes[1:])
+    assert len(numbers) > 50
