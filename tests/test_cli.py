@@ -143,7 +143,7 @@ def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name
     (line,) = [line for line in lines if "good.nii.gz ->" in line]
     mask = np.asarray(nib.load(tmp_path / "out/good.nii.gz").dataobj)
     millilitres = mask.sum() * 2 * 2.5 * 5 / 1000  # the voxel size of tiny.py
-    assert f"  ball {millilitres:.1f} mL  " in line
+    assert f"  ball {millilitres:.3g} mL  " in line
     assert not [line for line in lines if "WARNING" in line and "good" in line]
     (warning,) = [line for line in lines if line.startswith(f"WARNING {tmp_path}/scans/offset.nii.gz: its intensities")]
     assert "are unlike those of the training cases" in warning and "another offset or scale" in warning

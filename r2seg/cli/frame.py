@@ -65,6 +65,8 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except BrokenPipeError:  # the reader, such as head, has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None
+        finally:
+            _interrupt_in(0)
 
     return run
 
@@ -72,12 +74,21 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 def _interrupt(_: int, frame: FrameType | None) -> None:
     """Raises KeyboardInterrupt, but not in the middle of an import, which may swallow it or fail in another way: then later."""
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib") and hasattr(signal, "setitimer"):
-            signal.signal(signal.SIGALRM, _interrupt)
-            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        if frame.f_code.co_filename.startswith("<frozen importlib") and _interrupt_in(0.05):
             return
         frame = frame.f_back
+    _interrupt_in(10)  # once more if it was swallowed, as in an object's finalizer
     raise KeyboardInterrupt
+
+
+def _interrupt_in(seconds: float) -> bool:
+    """Sets the timer of the next `_interrupt`, or stops it with 0; whether the system has such a timer."""
+    if not hasattr(signal, "setitimer"):
+        return False
+    if seconds:
+        signal.signal(signal.SIGALRM, _interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    return True
 
 
 def start(device: str, threads: int | None) -> torch.device:
