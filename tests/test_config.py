@@ -9,11 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from pydantic import ValidationError
 
-from r2seg.config import Config, ConfigError, build_configured_network, dump_config, load_config
+from r2seg.config import Config, ConfigError, build_configured_network, dump_config, load_config, with_network_defaults
 from r2seg.config.yaml_text import parse_yaml
+from r2seg.networks import NETWORKS, network_options
 
 BASE = """\
 name: x
@@ -604,3 +606,63 @@ def test_ordinary_aliases_and_long_lists_are_read() -> None:
     assert document == {"a": [1, 2], "b": [[1, 2], [1, 2]], "c": {"x": 1, "y": [1, 2]}}
     document, _, _ = parse_yaml("a: [" + ", ".join(f"case_{i}" for i in range(3000)) + "]")
     assert len(document["a"]) == 3000
+
+
+BAD_NUMBERS = (0, -1, -(10**9), 0.5, -0.5, 1e300)
+_NUMERIC = [
+    (name, option, value)
+    for name in NETWORKS
+    for option, parameter in network_options(name).items()
+    if isinstance(parameter.default, int | float | tuple) and not isinstance(parameter.default, bool)
+    for value in BAD_NUMBERS
+]
+
+
+@pytest.mark.parametrize(("name", "option", "value"), _NUMERIC)
+def test_a_bad_number_for_a_network_is_a_config_error_or_makes_a_network(name, option, value, tmp_path: Path) -> None:
+    default = network_options(name)[option].default
+    given = [*default[:-1], value] if isinstance(default, tuple) else value
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        f"name: x\ndata: {{root: ., labels: {{a: 1}}}}\nwindow: {{size: [64, 64]}}\nnetwork: {{name: {name}, {option}: {given}}}\n"
+    )
+    try:
+        config = load_config(path)
+    except ConfigError as error:
+        assert f"network.{option}" in str(error) or "network:" in str(error)
+        return
+    with torch.device("meta"):
+        network = build_configured_network(config, 3)
+        assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 2, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("network", "text"),
+    [
+        ("{name: UPerNet, pyramid_channels: 0}", "network.pyramid_channels: pyramid_channels is 0: give 1 or more"),
+        ("{name: UPerNet, pool_channels: -3}", "network.pool_channels: pool_channels is -3: give 1 or more"),
+        (
+            "{name: BackbonedUNet, decoder_channels: [64, 32, 0, 8, 8]}",
+            "network.decoder_channels: decoder_channels is [64, 32, 0, 8, 8]: give numbers of 1 or more",
+        ),
+    ],
+)
+def test_widths_below_one_name_the_key(network: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(f"name: x\ndata: {{root: ., labels: {{a: 1}}}}\nwindow: {{size: [64, 64]}}\nnetwork: {network}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value) == f"{path}:4: {text}"
+
+
+def test_monais_forms_of_activation_and_normalization_may_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "name: x\ndata: {root: ., labels: {a: 1}}\nwindow: {size: [64, 64]}\n"
+        "network: {name: PlainUNet, channels: [4, 8], act: [LeakyReLU, {negative_slope: .2}], norm: [group, {num_groups: 4}]}\n"
+    )
+    network = build_configured_network(load_config(path), 1)
+    assert {part.num_groups for part in network.modules() if isinstance(part, torch.nn.GroupNorm)} == {4}
+    saved = tmp_path / "saved.yaml"
+    saved.write_text(dump_config(with_network_defaults(load_config(path))))
+    assert str(build_configured_network(load_config(saved), 1)) == str(network)

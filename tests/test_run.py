@@ -22,7 +22,7 @@ from r2seg.config import Config, with_network_defaults
 from r2seg.errors import UserError
 from r2seg.files import write_json, write_text
 from r2seg.networks import NETWORKS, R2UNet, build_network, network_options
-from r2seg.networks.blocks import Act
+from r2seg.networks.act_norm import Act
 from r2seg.networks.options import takes_options_of
 from r2seg.run import BEST, CONFIG, LAST, MANIFEST, SPLITS, Run, refuse_used
 

@@ -93,9 +93,11 @@ def _build_problems(
     try:
         with torch.device("meta"):  # costs no memory, and tries every option
             network = build_network(name, spatial_dims=len(size or dims), in_channels=1, out_channels=2, **options)
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # torch raises many types for numbers that make no network
         named = next((key for key in options if re.search(rf"\b{re.escape(key)}\b", str(error))), None)
-        return [(("network", named) if named else ("network",), str(error))]
+        known = isinstance(error, ValueError | TypeError)
+        text = str(error) if known else f"these options make no {name} ({type(error).__name__}: {error})"
+        return [(("network", named) if named else ("network",), text)]
     if size and any(given < least for given, least in zip(size, network.least_size, strict=True)):
         text = f"{size} is too small for this {name}, which needs {list(network.least_size)} or more"
         return [(("window", "size"), text)]
@@ -105,6 +107,8 @@ def _build_problems(
 def _not_finite(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(_not_finite, value))
+    if isinstance(value, Mapping):
+        return any(map(_not_finite, value.values()))
     return isinstance(value, float) and not math.isfinite(value)
 
 

@@ -9,6 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from r2seg.networks.act_norm import canonical_act, canonical_norm
 from r2seg.networks.backboned_unet import BackbonedUNet
 from r2seg.networks.base import Encoder, SegmentationNetwork
 from r2seg.networks.options import check_values, choose, own_options
@@ -76,4 +77,9 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
     Raises:
         ValueError: The name or an option is unknown, or a value does not fit; the text names what would.
     """
-    check_values(name, network_options(name), options)
+    known = {key: _FORMS[key](value) if key in _FORMS else value for key, value in options.items()}
+    check_values(name, network_options(name), known)
+
+
+# Options that have several forms, with the function that gives the one that is checked.
+_FORMS = {"act": canonical_act, "norm": canonical_norm, "decoder_norm": canonical_norm}

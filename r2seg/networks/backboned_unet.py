@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from r2seg.networks.act_norm import Norm, make_norm, norm_name
 from r2seg.networks.backbone_network import BackboneNetwork
-from r2seg.networks.blocks import Norm, fit_to, make_conv, make_conv_layer, make_norm
-from r2seg.networks.options import choose, takes_options_of
+from r2seg.networks.blocks import fit_to, make_conv, make_conv_layer
+from r2seg.networks.options import check_positive, choose, takes_options_of
 
 
 class BackbonedUNet(BackboneNetwork):
@@ -42,6 +43,7 @@ class BackbonedUNet(BackboneNetwork):
         skips: Sequence[int] | None = None,
         **options: Any,
     ) -> None:
+        check_positive(decoder_channels=decoder_channels)
         super().__init__(spatial_dims, in_channels, out_channels, backbone=backbone, **options)
         reductions = [rows for rows, _ in self.encoder.reductions]
         num_blocks = reductions[-1].bit_length() - 1
@@ -89,7 +91,7 @@ class _UpBlock(nn.Module):
         self.joins = skip_channels > 0
         self.is_last = is_last
         if choose("upsample", upsample, {"deconv": True, "bilinear": False}):
-            deconv = nn.ConvTranspose2d(in_channels, width, 4, stride=2, padding=1, bias=norm == "none")
+            deconv = nn.ConvTranspose2d(in_channels, width, 4, stride=2, padding=1, bias=norm_name(norm) == "none")
             self.up = nn.Sequential(deconv, make_norm(2, width, norm), nn.ReLU(inplace=True))
             self.convs = nn.Sequential(make_conv_layer(2, width + skip_channels, width, norm=norm))
         else:

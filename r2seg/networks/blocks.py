@@ -6,7 +6,6 @@ other modules of this package.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
@@ -16,39 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from r2seg.networks.act_norm import Act, Norm, groups_within, make_act, make_norm, norm_name
 from r2seg.networks.options import choose, takes_options_of
 
-Act = Literal["relu", "leaky_relu", "elu", "gelu", "silu", "prelu"]
-Norm = Literal["batch", "instance", "group", "none"]
 Upsample = Literal["deconv", "nearest", "linear"]
 Recurrence = Literal["separate", "shared"]
 Skip = Literal["concat", "add"]
-
-# An activation whose gradient follows from its output may overwrite its input: the backward pass then keeps one map fewer.
-_ACTS = {
-    "relu": lambda inplace: nn.ReLU(inplace),
-    "leaky_relu": lambda inplace: nn.LeakyReLU(0.01, inplace),
-    "elu": lambda inplace: nn.ELU(1.0, inplace),
-    "gelu": lambda inplace: nn.GELU(),
-    "silu": lambda inplace: nn.SiLU(),
-    "prelu": lambda inplace: nn.PReLU(),
-}
-
-
-def make_act(act: Act, *, inplace: bool = False) -> nn.Module:
-    """Return an activation; it works in place if ``inplace`` is set and its gradient allows it."""
-    return choose("act", act, _ACTS)(inplace)
-
-
-def make_norm(spatial_dims: int, channels: int, norm: Norm) -> nn.Module:
-    """Return a normalization with learned scale and shift; ``group`` takes at most 8 groups, of two channels or more."""
-    makers = {
-        "batch": lambda: (nn.BatchNorm2d, nn.BatchNorm3d)[spatial_dims - 2](channels),
-        "instance": lambda: (nn.InstanceNorm2d, nn.InstanceNorm3d)[spatial_dims - 2](channels, affine=True),
-        "group": lambda: nn.GroupNorm(math.gcd(channels, min(8, max(1, channels // 2))), channels),
-        "none": nn.Identity,
-    }
-    return choose("norm", norm, makers)()
 
 
 def make_conv(spatial_dims: int, in_channels: int, out_channels: int, kernel: int = 3, *, bias: bool) -> nn.Module:
@@ -65,7 +37,7 @@ def make_conv_layer(
     Shape: (B, in_channels, *S) -> (B, out_channels, *S).
     """
     return nn.Sequential(
-        make_conv(spatial_dims, in_channels, out_channels, kernel, bias=norm == "none"),
+        make_conv(spatial_dims, in_channels, out_channels, kernel, bias=norm_name(norm) == "none"),
         make_norm(spatial_dims, out_channels, norm),
         make_act(act, inplace=True),
     )
@@ -165,14 +137,14 @@ class RecurrentConv(nn.Module):
             raise ValueError(
                 f"a shared kernel adds {in_channels} input channels to {out_channels} state channels: make them equal"
             )
-        self.feed_forward = make_conv(spatial_dims, in_channels, out_channels, bias=norm == "none")
+        self.feed_forward = make_conv(spatial_dims, in_channels, out_channels, bias=norm_name(norm) == "none")
         if steps and not self.shared:
             self.recurrent = make_conv(spatial_dims, out_channels, out_channels, bias=False)
         self.norm = make_norm(spatial_dims, out_channels, norm)
         num_more = steps if norm_per_step else 0
         self.step_norms = nn.ModuleList(make_norm(spatial_dims, out_channels, norm) for _ in range(num_more))
         # Without a normalization between them an activation in place would overwrite w_f * x, which every step reads.
-        self.act = make_act(act, inplace=norm != "none")
+        self.act = make_act(act, inplace=norm_name(norm) != "none")
 
     def forward(self, x: Tensor) -> Tensor:
         drive = self.feed_forward(x)
@@ -296,7 +268,7 @@ class AttentionGate(nn.Module):
         spatial_dims: 2 or 3.
         gate_channels: Channels of the gating signal g, the upsampled coarser map.
         skip_channels: Channels of the skip x.
-        norm: Normalization.
+        norm: Normalization; given numbers of groups are reduced to those that divide the gate's own channels.
 
     Shape: g (B, gate_channels, *S), x (B, skip_channels, *S) -> (B, skip_channels, *S).
     """
@@ -306,8 +278,8 @@ class AttentionGate(nn.Module):
         hidden = max(1, skip_channels // 2)
 
         def layer(in_channels: int, out_channels: int) -> nn.Sequential:
-            conv = make_conv(spatial_dims, in_channels, out_channels, 1, bias=norm == "none")
-            return nn.Sequential(conv, make_norm(spatial_dims, out_channels, norm))
+            conv = make_conv(spatial_dims, in_channels, out_channels, 1, bias=norm_name(norm) == "none")
+            return nn.Sequential(conv, make_norm(spatial_dims, out_channels, groups_within(norm, out_channels)))
 
         self.gate = layer(gate_channels, hidden)
         self.skip = layer(skip_channels, hidden)

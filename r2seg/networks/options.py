@@ -82,7 +82,7 @@ def check_values(owner: str, known: Mapping[str, inspect.Parameter], given: Mapp
             raise ValueError(f"{owner} has no option {option!r}{_guess(option, known)}: it has {', '.join(known)}")
         hint = known[option].annotation
         if not _fits(value, hint):
-            guess = _guess(value, get_args(hint)) if get_origin(hint) is Literal else ""
+            guess = _guess(value, _choices(hint))
             raise ValueError(f"{owner}'s option {option} is {value!r}{guess}: give {_describe(hint)}")
 
 
@@ -97,9 +97,32 @@ def choose(option: str, value: str, choices: Mapping[str, Any]) -> Any:
     return choices[value]
 
 
+def check_positive(**numbers: int | Sequence[int]) -> None:
+    """Refuse counts and widths below 1.
+
+    Raises:
+        ValueError: One of them, or an entry of a list, is below 1; the text names it.
+    """
+    for option, value in numbers.items():
+        entries = [value] if isinstance(value, int) else list(value)
+        if any(entry < 1 for entry in entries):
+            raise ValueError(
+                f"{option} is {value if isinstance(value, int) else entries}: give {_ABOVE[isinstance(value, int)]}"
+            )
+
+
+_ABOVE = {True: "1 or more", False: "numbers of 1 or more"}
+
+
 def _guess(value: object, choices: Iterable[str]) -> str:
     close = closest(value, choices) if isinstance(value, str) else []
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _choices(hint: Any) -> list[str]:
+    """The names that a hint allows, alone or among other things."""
+    members = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    return [str(choice) for member in members if get_origin(member) is Literal for choice in get_args(member)]
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -127,6 +150,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(argument) for argument in arguments)
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return "keys and values"
     if isinstance(origin, type) and issubclass(origin, Sequence):
         return f"a list, each entry {_describe(arguments[0])}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}

@@ -11,7 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from r2seg.networks.base import SegmentationNetwork, by
-from r2seg.networks.blocks import Act, AttentionGate, Norm, Skip, Unit, Upsample, fit_to, make_conv, make_upsample
+from r2seg.networks.blocks import (
+    Act,
+    AttentionGate,
+    Norm,
+    Skip,
+    Unit,
+    Upsample,
+    fit_to,
+    make_conv,
+    make_upsample,
+    norm_name,
+)
 from r2seg.networks.conv_encoder import ConvEncoder
 from r2seg.networks.options import choose, takes_options_of
 
@@ -153,7 +164,7 @@ class UNet(SegmentationNetwork):
         )
         self.head = make_conv(spatial_dims, self.decoder.out_channels, out_channels, 1, bias=True)
         self.least_size = self.encoder.reductions[-1]
-        self._finish(norm)
+        self._finish(norm_name(norm))
 
     def forward(self, image: Tensor) -> Tensor:
         if not torch.jit.is_scripting():

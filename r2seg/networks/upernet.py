@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from r2seg.networks.act_norm import Norm, make_act, make_norm, norm_name
 from r2seg.networks.backbone_network import BackboneNetwork
 from r2seg.networks.base import Encoder
-from r2seg.networks.blocks import Norm, Unit, make_act, make_conv, make_conv_layer, make_norm
+from r2seg.networks.blocks import Unit, make_conv, make_conv_layer
 from r2seg.networks.conv_encoder import ConvEncoder
-from r2seg.networks.options import takes_options_of
+from r2seg.networks.options import check_positive, takes_options_of
 
 # Encoders of our own units, by name: six levels, so that the deepest map is at 1/32 as in a backbone.
 _UNITS: dict[str, dict[str, Any]] = {
@@ -66,6 +67,7 @@ class UPerNet(BackboneNetwork):
     ) -> None:
         if not pool_sizes or min(pool_sizes) < 1:
             raise ValueError(f"pool_sizes is {list(pool_sizes)}: give bins per axis, such as [1, 2, 3, 6]")
+        check_positive(finest=finest, pyramid_channels=pyramid_channels, pool_channels=pool_channels)
         super().__init__(
             spatial_dims, in_channels, out_channels, backbone=backbone, unit_options=backbone_options, **options
         )
@@ -88,7 +90,7 @@ class UPerNet(BackboneNetwork):
             if auxiliary
             else None
         )
-        self._finish(norm)
+        self._finish(norm_name(norm))
 
     def make_encoder(
         self,
@@ -191,7 +193,7 @@ class _PooledMap(nn.Module):
     def __init__(self, in_channels: int, channels: int, size: int, norm: Norm) -> None:
         super().__init__()
         self.size = size
-        self.conv = make_conv(2, in_channels, channels, 1, bias=norm == "none")
+        self.conv = make_conv(2, in_channels, channels, 1, bias=norm_name(norm) == "none")
         self.norm = make_norm(2, channels, norm)
         self.act = make_act("relu", inplace=True)
 

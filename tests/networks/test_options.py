@@ -200,3 +200,84 @@ def test_a_choice_that_is_not_in_its_table_names_the_nearest_and_all():
 def test_wrong_name_or_option_is_named_with_its_remedy(name, options, message):
     with pytest.raises(ValueError, match=message):
         build_network(name, spatial_dims=2, in_channels=1, out_channels=2, **options)
+
+
+SAME = [
+    ({"act": "leaky_relu"}, {"act": ("leakyrelu", {"negative_slope": 0.01})}),
+    ({"act": "leaky_relu"}, {"act": ["LEAKYRELU", {"negative_slope": 0.01, "inplace": True}]}),
+    ({"act": "leaky_relu"}, {"act": "LeakyReLU"}),
+    ({"act": "prelu"}, {"act": ("prelu", {"init": 0.25})}),
+    ({"act": "elu"}, {"act": ["ELU", {}]}),
+    ({"act": "silu"}, {"act": ["SiLU"]}),
+    ({"norm": "none"}, {"norm": None}),
+    ({"norm": "instance"}, {"norm": ("INSTANCE", {"affine": True})}),
+    ({"norm": "group"}, {"norm": ("GROUP", {})}),
+    ({"norm": "batch"}, {"norm": ("Batch", {"eps": 1e-5, "momentum": 0.1})}),
+]
+
+
+@pytest.mark.parametrize(("ours", "monai"), SAME)
+def test_monais_forms_of_activation_and_normalization_give_the_same_network(ours, monai):
+    for name in ("PlainUNet", "AttentionR2UNet"):
+        check_options(name, monai)
+        check_options(name, json.loads(json.dumps(monai)))  # as YAML gives them
+        one, other = small(name, **ours), small(name, **monai)
+        assert str(one) == str(other)
+        image = torch.randn(2, 1, 16, 16)
+        for expected, found in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+            assert torch.equal(expected, found)
+        assert torch.equal(one(image), other(image))
+
+
+def test_the_arguments_of_monais_forms_are_those_of_torch():
+    network = small(
+        "PlainUNet", act=("leakyrelu", {"negative_slope": 0.2}), norm=("group", {"num_groups": 1, "eps": 0.1})
+    )
+    slopes = {part.negative_slope for part in network.modules() if isinstance(part, torch.nn.LeakyReLU)}
+    groups = {(part.num_groups, part.eps) for part in network.modules() if isinstance(part, torch.nn.GroupNorm)}
+    assert (slopes, groups) == ({0.2}, {(1, 0.1)})
+    image = torch.randn(1, 1, 8, 8)
+    script = torch.jit.script(network.eval())
+    assert torch.allclose(script(image), network(image))
+
+
+def test_monais_forms_work_in_the_decoders_of_backbones_too():
+    for name, option in (("UPerNet", "norm"), ("BackbonedUNet", "decoder_norm")):
+        given = {option: ["GROUP", {"num_groups": 1}], "backbone": "resnet18"}
+        check_options(name, given)
+        network = build_network(name, **SIZES, **given)
+        assert any(isinstance(part, torch.nn.GroupNorm) for part in network.decoder.modules())
+        assert network(torch.randn(2, 1, 64, 64)).shape == (2, 2, 64, 64)
+
+
+@pytest.mark.parametrize("name", ["PlainUNet", "AttentionUNet", "AttentionR2UNet"])
+def test_groups_that_fit_the_channels_fit_every_network(name):
+    network = build_network(name, **SIZES, channels=[8, 16], norm=["group", {"num_groups": 4}])
+    groups = {
+        (part.num_groups, part.num_channels) for part in network.modules() if isinstance(part, torch.nn.GroupNorm)
+    }
+    # The map of a gate's weights has one channel.
+    assert groups == {(4, 8), (4, 16)} | ({(4, 4), (1, 1)} if name.startswith("Attention") else set())
+    assert network(torch.randn(1, 1, 16, 16)).shape == (1, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"norm": ("group", {"num_groups": 5})}, "norm group does not take {'num_groups': 5}"),
+        ({"act": ("relu", {"slope": 1})}, "act relu does not take {'slope': 1}"),
+        ({"act": ("mish", {"inplace": True})}, "act is 'mish'"),
+        ({"norm": ("layer", {})}, "norm is 'layer'"),
+    ],
+)
+def test_forms_that_do_not_fit_are_refused_with_the_option(options, text):
+    with pytest.raises(ValueError) as caught:
+        small("PlainUNet", **options)
+    assert str(caught.value).startswith(text)
+
+
+def test_an_unknown_activation_is_refused_before_anything_is_built():
+    with pytest.raises(
+        ValueError, match=r"PlainUNet's option act is 'rulu' \(did you mean relu\?\): give one of relu, "
+    ):
+        check_options("PlainUNet", {"act": "rulu"})
