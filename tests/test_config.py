@@ -161,7 +161,8 @@ def test_one_mistake_is_told_in_one_line_with_its_place(write, line: str, told: 
     ("old", "new", "told"),
     [
         ("lung: 1", "lung: 0", "c.yaml:4: data.labels.lung: 0: must be greater than or equal to 1"),
-        ("lung: 1", "lung: 256", "c.yaml:4: data.labels.lung: 256: must be less than or equal to 255"),
+        ("lung: 1", "lung: 65536", "c.yaml:4: data.labels.lung: 65536: must be less than or equal to 65535"),
+        ("lung: 1", "lung: 256", "c.yaml:4: data.labels: lung is 256, but predictions are written with 8 bits"),
         ("lung: 1", 'lung: "1"', "c.yaml:4: data.labels.lung: '1': give a whole number, or a list of them"),
         ("lung: 1", "lung: true", "c.yaml:4: data.labels.lung: true: give a whole number, or a list of them"),
         ("lung: 1", "lung: 1, heart: 1", "c.yaml:4: data.labels: lung and heart both take the value 1"),
@@ -666,3 +667,20 @@ def test_monais_forms_of_activation_and_normalization_may_be_written(tmp_path: P
     saved = tmp_path / "saved.yaml"
     saved.write_text(dump_config(with_network_defaults(load_config(path))))
     assert str(build_configured_network(load_config(saved), 1)) == str(network)
+
+
+def test_16_bit_masks_are_declared_with_the_value_to_write_first(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(BASE.replace("{lung: 1}", "{lung: 65535, heart: 255}"))
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(caught.value).endswith(
+        "data.labels: lung is 65535, but predictions are written with 8 bits: put the value to write first, such as "
+        "lung: [1, 65535]"
+    )
+    path.write_text(BASE.replace("{lung: 1}", "{lung: [1, 65535], heart: 255}\n  ignore_label: 40000"))
+    data = load_config(path).data
+    assert (data.labels, data.ignore_label) == ({"lung": (1, 65535), "heart": (255,)}, 40000)
+    path.write_text(BASE.replace("{lung: 1}", "{lung: [1, 65536]}"))
+    with pytest.raises(ConfigError, match="65536: must be less than or equal to 65535"):
+        load_config(path)

@@ -69,13 +69,19 @@ FilePath = Annotated[Path, BeforeValidator(_as_path)]
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
 
-LabelValues = Annotated[tuple[Annotated[int, Field(ge=1, le=255)], ...], BeforeValidator(_one_or_many)]
+# Masks may have 16 bits; what is written has 8.
+LabelValue = Annotated[int, Field(ge=1, le=65535)]
+
+LabelValues = Annotated[tuple[LabelValue, ...], BeforeValidator(_one_or_many)]
 
 Plane = Literal["axial", "coronal", "sagittal"]
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 
 Problem = tuple[tuple[str, ...], str]  # the key's path and what is wrong
+
+# Label maps are written as uint8.
+_LARGEST_WRITTEN = 255
 
 # Class indices are uint8 with 0 for background and 255 for ignored pixels.
 _MOST_LABELS = 254
@@ -112,9 +118,9 @@ class Data(Section):
         description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
     )
     labels: dict[str, LabelValues] = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background"
+        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
     )
-    ignore_label: Annotated[int, Field(ge=1, le=255)] | None = Field(
+    ignore_label: LabelValue | None = Field(
         None, description="value in the files of pixels that are neither trained on nor scored"
     )
     group: str | None = Field(
@@ -147,6 +153,13 @@ class Data(Section):
                     )
                     raise ValueError(both)
                 taken[value] = name
+        for name, values in labels.items():
+            if values[0] > _LARGEST_WRITTEN:
+                free = next(value for value in (255, *range(1, 255)) if value not in taken)
+                raise ValueError(
+                    f"{name} is {values[0]}, but predictions are written with 8 bits: put the value to write first, such as "
+                    f"{name}: {[free, *values]}"
+                )
         return labels
 
     @field_validator("ignore_label")

@@ -15,8 +15,10 @@ from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE
 from r2seg.files import write_atomically
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish too.
+# Okabe and Ito's colours, which colour-blind readers can distinguish too: of reference and prediction where there is one label,
+# else of the labels; more labels than colours take evenly spaced hues.
 _REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
+_LABELS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
 
 
 def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -55,8 +57,8 @@ class Panel:
         title: Case and score.
         dice: Mean Dice of the case over its labels; NaN if no label can be scored.
         picture: Grey (rows, columns) or colour (rows, columns, 3), 0 to 1.
-        reference: Mask of all labels (rows, columns).
-        prediction: Mask of all predicted labels (rows, columns).
+        reference: Class indices (rows, columns); 0 where nothing is known.
+        prediction: Predicted class indices (rows, columns).
         aspect: Height of a pixel divided by its width.
     """
 
@@ -78,19 +80,19 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
         plane: Plane of a volume's slices; ignored for pictures.
     """
     title = case.id if math.isnan(dice) else f"{case.id}  Dice {dice:.3f}"
-    reference: np.ndarray = np.asarray((case.reference > 0) & (case.reference != IGNORE))
-    prediction = np.asarray(prediction > 0)
+    reference: np.ndarray = np.where(case.reference == IGNORE, np.uint8(0), case.reference)
+    prediction = np.asarray(prediction)
     if reference.ndim == 2:
         values = case.prepared[(slice(None),)].numpy()
         picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
         return Panel(title, dice, _to_grey_range(picture), reference, prediction)
     axis = PLANES[plane]
-    index = int(reference.sum(tuple(other for other in range(3) if other != axis)).argmax())
+    index = int((reference > 0).sum(tuple(other for other in range(3) if other != axis)).argmax())
     old, new = case.grid.oriented_shape, case.grid.shape  # of the reference, of the image
     working = int((index + 0.5) / old[axis] * new[axis])
     parts = [slice(None), *(slice(working, working + 1) if other == axis else slice(None) for other in range(3))]
     picture = case.prepared[tuple(parts)].numpy()[0].take(0, axis=axis)
-    reference, prediction = (mask.take(index, axis=axis) for mask in (reference, prediction))
+    reference, prediction = (indices.take(index, axis=axis) for indices in (reference, prediction))
     picture = picture[
         np.ix_(*(np.arange(size) * had // size for size, had in zip(reference.shape, picture.shape, strict=True)))
     ]
@@ -111,8 +113,17 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     )
 
 
-def plot_panels(panels: Sequence[Panel], path: Path, most: int = 12) -> None:
-    """Contours of reference and prediction on each panel, the worst Dice first, as a PNG."""
+def plot_panels(panels: Sequence[Panel], labels: Sequence[str], path: Path, most: int = 12) -> None:
+    """Contours of reference and prediction on each panel, the worst Dice first, as a PNG.
+
+    Each label has a contour of its own. Of several labels each has its colour, and the prediction is dashed.
+
+    Args:
+        panels: One per case.
+        labels: Names of the labels, in the order of their class indices.
+        path: The file.
+        most: Number of panels that are shown.
+    """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -122,16 +133,40 @@ def plot_panels(panels: Sequence[Panel], path: Path, most: int = 12) -> None:
     places = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False)
     for axes in places.flat:
         axes.axis("off")
+    styles = _contour_styles(len(labels))
     for axes, panel in zip(places.flat, shown, strict=False):
         axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=panel.aspect)
-        for mask, colour in ((panel.reference, _REFERENCE), (panel.prediction, _PREDICTION)):
-            if mask.any() and not mask.all():
-                axes.contour(mask, levels=[0.5], colors=colour, linewidths=1)
+        for indices, looks in zip((panel.reference, panel.prediction), styles, strict=True):
+            for index, (colour, line) in enumerate(looks, start=1):
+                mask = indices == index
+                if mask.any() and not mask.all():
+                    axes.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1)
         axes.set_title(panel.title, fontsize=9)
-    colours = (("reference", _REFERENCE), ("prediction", _PREDICTION))
-    handles = [Line2D([], [], color=colour, label=name) for name, colour in colours]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False)
+    if len(labels) == 1:
+        entries = [(name, *looks[0]) for name, looks in zip(("reference", "prediction"), styles, strict=True)]
+    else:
+        present = sorted(
+            {int(index) for panel in shown for part in (panel.reference, panel.prediction) for index in np.unique(part)}
+        )
+        entries = [
+            (labels[index - 1], styles[0][index - 1][0], "solid") for index in present if 0 < index <= len(labels)
+        ]
+        entries += [("reference", "#808080", "solid"), ("prediction", "#808080", "dashed")]
+    handles = [Line2D([], [], color=colour, linestyle=line, label=name) for name, colour, line in entries]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 2 * columns), frameon=False)
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
+
+
+def _contour_styles(num_labels: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Colour and line of each label's contour in the reference and in the prediction."""
+    from matplotlib.colors import hsv_to_rgb, to_hex
+
+    if num_labels == 1:
+        return [(_REFERENCE, "solid")], [(_PREDICTION, "solid")]
+    colours = list(_LABELS[:num_labels])
+    if num_labels > len(_LABELS):
+        colours = [to_hex(hsv_to_rgb((index / num_labels, 0.75, 0.95))) for index in range(num_labels)]
+    return [(colour, "solid") for colour in colours], [(colour, "dashed") for colour in colours]
 
 
 def _to_grey_range(picture: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from tiny import write_config
 from r2seg.config import load_config
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.layouts import find_cases
-from r2seg.training.plots import panel_of
+from r2seg.training.plots import Panel, _contour_styles, panel_of, plot_panels
 
 
 def cached(tmp_path: Path, affine: np.ndarray, **changes) -> CachedCase:
@@ -42,9 +42,39 @@ def test_axial_panels_have_anterior_up_and_the_patients_right_on_the_left(codes,
     rows, columns = np.nonzero(panel.reference)
     assert rows.max() < 4 and columns.max() < 7  # up, and left
     np.testing.assert_array_equal(panel.reference, panel.prediction)
-    assert panel.picture[panel.reference].min() > panel.picture[8:].max()  # the label lies on the bright front
+    assert panel.picture[panel.reference > 0].min() > panel.picture[8:].max()  # the label lies on the bright front
     assert panel.aspect == pytest.approx(0.5)
     assert "Dice 0.500" in panel.title
+
+
+def drawn(folder: Path, reference: np.ndarray, prediction: np.ndarray, labels: list[str]) -> np.ndarray:
+    panel = Panel("a", 0.5, np.zeros(reference.shape), reference, prediction)
+    plot_panels([panel], labels, folder / "p.png")
+    return np.asarray(Picture.open(folder / "p.png").convert("RGB")).astype(int)
+
+
+def test_a_wrong_class_shows_in_the_pictures(tmp_path: Path) -> None:
+    reference = np.zeros((40, 40), np.uint8)
+    reference[5:15, 5:15], reference[22:35, 20:35] = 1, 2
+    swapped = np.choose(reference, [0, 2, 1]).astype(np.uint8)
+    right, wrong = (drawn(tmp_path, reference, each, ["one", "two"]) for each in (reference, swapped))
+    assert (np.abs(right - wrong).max(-1) > 60).sum() > 100
+
+
+def test_each_label_has_a_contour_where_it_touches_another(tmp_path: Path) -> None:
+    reference = np.zeros((40, 40), np.uint8)
+    reference[5:35, 5:20], reference[5:35, 20:35] = 1, 2
+    joined = np.where(reference > 0, 1, 0).astype(np.uint8)
+    apart, merged = (drawn(tmp_path, each, each, ["one", "two"]) for each in (reference, joined))
+    middle = np.abs(apart - merged).max(-1) > 60
+    assert middle.sum() > 100
+
+
+@pytest.mark.parametrize("number", [2, 7, 8, 100])
+def test_labels_have_colours_of_their_own(number: int) -> None:
+    reference, prediction = _contour_styles(number)
+    assert len({colour for colour, _ in reference}) == number
+    assert [colour for colour, _ in prediction] == [colour for colour, _ in reference]
 
 
 def test_a_run_holds_its_pictures(tiny_run: Path) -> None:

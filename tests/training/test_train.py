@@ -261,6 +261,27 @@ def test_mixed_channels_are_refused_with_both_cases(tmp_path: Path) -> None:
         train(config, tmp_path / "run", device="cpu")
 
 
+def test_masks_of_0_and_65535_are_trained_on(tmp_path: Path) -> None:
+    from PIL import Image
+
+    root = write_pictures(tmp_path / "data")
+    for path in (root / "labels").glob("*.png"):
+        Image.fromarray((np.asarray(Image.open(path)) > 0).astype(np.uint16) * 65535).save(path)
+    config = config_of(
+        tmp_path,
+        root,
+        data={"labels": {"ball": [255, 65535]}},
+        window={"plane": None},
+        preprocessing={"intensity": {"kind": "unit"}},
+        training={"max_epochs": 1},
+    )
+    run = train(config, tmp_path / "run", device="cpu")
+    from r2seg.inference.segmenter import Segmenter
+
+    Segmenter.from_run(run.path, "cpu").segment(root / "images/case_3.png").write(tmp_path / "out.png")
+    assert set(np.unique(np.asarray(Image.open(tmp_path / "out.png")))) <= {0, 255}
+
+
 def test_training_starts_from_the_weights_of_a_run(tiny_run: Path, tiny_volumes: Path, tmp_path: Path) -> None:
     config = config_of(tmp_path, tiny_volumes, network={"weights": str(tiny_run)}, training={"max_epochs": 1})
     manifest = train(config, tmp_path / "run", device="cpu").manifest
