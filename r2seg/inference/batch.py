@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
-from r2seg.data.images import output_name, probabilities_path, split_suffix
+from r2seg.data.images import files_of, output_name, probabilities_path, split_suffix
 from r2seg.errors import UserError
 from r2seg.files import why_not_writable
 from r2seg.inference.segmenter import Found, Segmenter
@@ -151,7 +151,8 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
     targets: dict[Path, Job] = {}
     places: set[Path] = set()
     for job in jobs:
-        for path in (job.output, job.probabilities) if probabilities else (job.output,):
+        wanted = (job.output, job.probabilities) if probabilities else (job.output,)
+        for path in (file for one in wanted for file in files_of(one)):
             key = path.resolve()
             if key in sources:
                 raise UserError(f"{path} is an input and would be overwritten: name another folder with -o")
@@ -162,6 +163,14 @@ def _refuse_collisions(jobs: Sequence[Job], *, probabilities: bool, protected: S
                 raise UserError(
                     f"{other.images[0]} and {job.images[0]} would both be written to {path}: "
                     "name their common folder as the input, or run them one by one"
+                )
+            if (
+                path not in wanted
+                and path.exists()
+                and not any(one.exists() for one in wanted if path in files_of(one))
+            ):
+                raise UserError(
+                    f"{path} exists, belongs to another file and would be overwritten: name another folder with -o"
                 )
             if key.is_dir():
                 raise UserError(f"{path} is a folder: name another folder with -o, or remove it")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 from image_files import save_nifti
+from PIL import Image as Pillow
 
 from r2seg.data.images import ImageError, read_image
 
@@ -49,6 +50,21 @@ def test_a_flipped_byte_in_compressed_voxels_is_an_error_or_changes_nothing(tmp_
     assert errors > 0.9 * len(positions)  # a few bytes of gzip's own header mean nothing
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_flipped_byte_in_a_png_is_an_error(tmp_path, kind):
+    """Pillow and ITK skip the checksums of the pixels."""
+    pixels = np.random.default_rng(0).integers(0, 250, (21, 26)).astype(kind)
+    Pillow.fromarray(pixels).save(tmp_path / "a.png")
+    whole = (tmp_path / "a.png").read_bytes()
+    rng = np.random.default_rng(0)
+    for position in range(0, len(whole), 3):
+        changed = bytearray(whole)
+        changed[position] ^= int(rng.integers(1, 256))
+        (tmp_path / "a.png").write_bytes(changed)
+        with pytest.raises(ImageError, match=r"a\.png: "):
+            read_image(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("compressed", [True, False])
 @pytest.mark.parametrize("name", ["a.mha", "a.mhd", "a.nrrd"])
 def test_voxels_that_are_cut_short_are_named_as_such(tmp_path, name, compressed):
@@ -76,6 +92,7 @@ def test_voxels_that_are_cut_short_are_named_as_such(tmp_path, name, compressed)
             b"CompressedDataSize = 9",
             "truncated: holds .* bytes of compressed voxels",
         ),
+        ("a.mha", b"CompressedDataSize", b"CompressedDataSiz2", "does not state its CompressedDataSize"),
         ("a.mha", b"CompressedData = True", b"CompressedData = Nope", "truncated"),
         ("a.nrrd", b"sizes: 13", b"sizes: 12", "holds more than the 3168 bytes of voxels"),
         ("a.nrrd", b"sizes: 13", b"sizes: 99999999", "truncated: holds 3432 of"),
@@ -126,3 +143,18 @@ def test_verifying_costs_little_more_than_itk_alone(tmp_path):
 
     alone = seconds(lambda: SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "a.mha"))))
     assert seconds(lambda: read_image(tmp_path / "a.mha")) < 3 * alone + 0.05
+
+
+def test_a_huge_npy_is_refused_before_anything_is_allocated(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((21, 26), np.float32))
+    whole = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(whole.replace(b"(21, 26), }        ", b"(30000, 30000), }  "))
+    with pytest.raises(ImageError, match=r"a\.npy: is truncated: holds 2184 of the 3600000000 bytes"):
+        read_image(tmp_path / "a.npy")
+
+
+def test_a_huge_gzip_is_refused_before_anything_is_allocated(tmp_path):
+    path = save_nifti(tmp_path / "a.nii", dim=[3, 30000, 30000, 30000, 1, 1, 1, 1])
+    (tmp_path / "b.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(ImageError, match=r"b\.nii\.gz: is truncated: holds \d+ of the 54000000000000 bytes"):
+        read_image(tmp_path / "b.nii.gz")

@@ -1,6 +1,7 @@
 """Suffixes in any case: what is written is what lies on the disk, under the name that was asked for."""
 
 import gzip
+import os
 from pathlib import Path
 
 import nibabel
@@ -79,6 +80,23 @@ def test_others_read_what_was_written(tmp_path, suffix):
         reader.SetImageIO("NrrdImageIO" if suffix == ".NRRD" else "MetaImageIO")  # it recognises lower case only
         found = SimpleITK.GetArrayFromImage(reader.Execute()).T
     np.testing.assert_array_equal(found, indices)
+
+
+def test_names_that_differ_only_in_case_share_no_data_file(tmp_path):
+    image = read_image(save_nifti(tmp_path / "a.nii"))
+    for suffixes in ((".mhd", ".MHD", ".Mhd"), (".img", ".IMG")):
+        for number, suffix in enumerate(suffixes):
+            write_label_map(tmp_path / f"out{suffix}", np.full(image.shape, number % 2, np.uint8), image, LUNG)
+        for number, suffix in enumerate(suffixes):
+            assert (read_label_map(tmp_path / f"out{suffix}", LUNG).array == number % 2).all()
+
+
+@pytest.mark.parametrize("suffix", [s for s in WRITABLE if s not in (".mha", ".mhd", ".nrrd", ".img")])
+def test_names_that_are_not_utf_8_are_read_and_written(tmp_path, suffix):
+    image = read_image(make(tmp_path / f"scan{suffix}").rename(tmp_path / (os.fsdecode(b"sc\xffan") + suffix)))
+    out = tmp_path / "out" / image.path.name
+    write_label_map(out, np.zeros(image.shape, np.uint8), image, LUNG)
+    assert out.stat().st_size > 0 and not read_label_map(out, LUNG).array.any()
 
 
 def test_every_writable_suffix_is_tried():

@@ -91,6 +91,16 @@ def test_probabilities_of_two_pictures_are_never_one_file(tmp_path: Path) -> Non
         plan_jobs([scans], tmp_path / "out", 1, probabilities=True)
 
 
+def test_the_second_file_of_a_format_overwrites_nothing(tmp_path: Path) -> None:
+    """a.zraw of a.mhd, a.hdr of a.img."""
+    scans = touch(tmp_path / "scans", "a.nii.gz", "a.zraw", "b.hdr")
+    for name, second in (("a.mhd", "a.zraw"), ("b.img", "b.hdr")):
+        with pytest.raises(UserError, match=rf"{second} exists, belongs to another file and would be overwritten"):
+            plan_jobs([scans / "a.nii.gz"], scans / name, 1)
+    (scans / "a.mhd").touch()  # an earlier output
+    assert len(plan_jobs([scans / "a.nii.gz"], scans / "a.mhd", 1)) == 1
+
+
 def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
     case = Case("a", (root / "images/a.nii.gz",), root / "labels/a.nii.gz")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from r2seg.data.formats.base import File, Grid, Header, ImageError, errors_of, is_invertible
-from r2seg.data.formats.itk import open_itk, write_itk
-from r2seg.data.formats.nifti import open_nifti, write_nifti
+from r2seg.data.formats.itk import data_file_of, open_itk, write_itk
+from r2seg.data.formats.nifti import header_file_of, open_nifti, write_nifti
 from r2seg.data.formats.npy import open_npy, write_npy
 from r2seg.data.formats.pictures import open_picture, write_png
 from r2seg.data.formats.tiff import open_tiff, write_tiff
@@ -32,6 +32,7 @@ __all__ = [
     "Header",
     "ImageError",
     "check_grid",
+    "files_of",
     "known_suffix",
     "open_file",
     "split_suffix",
@@ -83,6 +84,8 @@ FORMATS: dict[str, Format] = {
     ".pnm.gz": _READ_ONLY,
     ".npy": Format(open_npy, write_npy),
 }
+# The formats of two files -> the second one
+_SECOND_FILES: dict[str, Callable[[Path], Path]] = {".mhd": data_file_of, ".img": header_file_of}
 IMAGE_SUFFIXES: tuple[str, ...] = tuple(FORMATS)
 WRITABLE = tuple(suffix for suffix, kind in FORMATS.items() if kind.write)
 PICTURES = tuple(suffix for suffix, kind in FORMATS.items() if not kind.has_geometry)
@@ -141,6 +144,12 @@ def check_grid(grid: Grid) -> None:
     if grid.affine is not None and not is_invertible(grid.affine):
         rows = "; ".join(" ".join(f"{v:g}" for v in row) for row in grid.affine[:3])
         raise ImageError(f"{path}: its affine [{rows}] is singular or not finite; repair the header")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that writing to a path makes: the path, and a header or data file of its own in some formats."""
+    second = _SECOND_FILES.get(path.suffix.lower())
+    return [path] if second is None else [path, second(path)]
 
 
 def write_array(path: Path, array: np.ndarray, around: Header) -> None:

@@ -23,6 +23,8 @@ from r2seg.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+# No deflate data unpack to more: sizes that cannot be true are refused before anything is allocated.
+MAX_INFLATION = 1032
 RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 

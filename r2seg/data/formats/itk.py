@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, Header, ImageError, drop_alpha, path_for_itk, with_normal
-from r2seg.data.formats.itk_voxels import check_voxels
+from r2seg.data.formats.itk_voxels import check_voxels, find_voxels
 from r2seg.data.formats.messages import standard_error_of
 
 _IO = {".nrrd": "NrrdImageIO", ".mha": "MetaImageIO", ".mhd": "MetaImageIO"}
 
+_LOCAL = b"ElementDataFile = LOCAL\n"
 # Metadata of images that ITK's readers of NRRD, MetaImage and NIfTI made.
 _MEDICAL_KEYS = ("ITK_InputFilterName", "ITK_FileNotes", "ITK_sform_corrected")
 
@@ -37,17 +40,11 @@ def open_itk(path: Path) -> File:
     """
     import SimpleITK
 
+    find_voxels(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(path_for_itk(path))
     reader.SetImageIO(_IO[path.suffix.lower()])
-    said: list[str] = []
-    try:
-        with standard_error_of(path) as said:
-            reader.ReadImageInformation()
-    except RuntimeError as error:
-        if said and "Reason:" in str(error):  # which is any errno: MetaImage says why on standard error only
-            raise ImageError(f"{path}: cannot be read: {said[0]}") from error
-        raise
+    _call(path, reader.ReadImageInformation)
     grid, source = _grid_of(reader, path)
     size, components = source.size, int(reader.GetNumberOfComponents())
     pixel = reader.GetPixelID()
@@ -57,15 +54,30 @@ def open_itk(path: Path) -> File:
             [1] * len(size), pixel, components if components > 1 else 0
         ).GetSizeOfPixelComponent()
         check_voxels(path, math.prod(size) * components, bytes_per_value)
-        try:
-            array = SimpleITK.GetArrayFromImage(reader.Execute())  # axes reversed, components last
-        except RuntimeError as error:
-            if "No such file" in str(error):  # what MetaImage says of missing bytes, too
-                raise ImageError(f"{path}: cannot be read: its voxel data are missing or truncated") from error
-            raise
+        image, said = _call(path, reader.Execute)
+        if said:  # such as "Uncompress failed", after which MetaImage gives voxels all the same
+            raise ImageError(f"{path}: cannot be read: {said[0]}")
+        array = SimpleITK.GetArrayFromImage(image)  # axes reversed, components last
         return _in_file_order(array, len(size), components), None
 
     return File(grid, source, pixels)
+
+
+def _call(path: Path, read: Callable[[], Any]) -> tuple[Any, list[str]]:
+    """What a method of a reader returns, and what it said on standard error.
+
+    MetaImage says there why it failed, its errors merely repeat the last errno.
+    """
+    if path.suffix.lower() == ".nrrd":
+        return read(), []
+    said: list[str] = []
+    try:
+        with standard_error_of(path) as said:
+            return read(), said
+    except RuntimeError as error:
+        if said:
+            raise ImageError(f"{path}: cannot be read: {said[0]}") from error
+        raise
 
 
 def from_simpleitk(image: Any) -> File:
@@ -151,6 +163,31 @@ def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
     image.SetSpacing([float(v) for v in spacing[:dims]])
     image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
     # ITK knows its suffixes in lower case only: to SCAN.MHA it would write SCAN.mhd and SCAN.zraw.
-    written = path.with_suffix(path.suffix.lower())
-    SimpleITK.WriteImage(image, path_for_itk(written), useCompression=True, imageIO=_IO[written.suffix])
-    written.rename(path)
+    suffix = ".nrrd" if path.suffix.lower() == ".nrrd" else ".mha"
+    written = path.with_suffix(suffix)
+    SimpleITK.WriteImage(image, path_for_itk(written), useCompression=True, imageIO=_IO[suffix])
+    if path.suffix.lower() == ".mhd":
+        _split_metaimage(written, path)
+    else:
+        written.rename(path)
+
+
+def data_file_of(path: Path) -> Path:
+    """The file for the voxels of a .mhd file: a.mhd has a.zraw, a.MHD has a.ZRAW."""
+    suffix = path.suffix
+    data = ".ZRAW" if suffix.isupper() else ".zraw" if suffix.islower() else ".Zraw"
+    return path.with_name(path.stem.replace("%", "_percent_") + data)
+
+
+def _split_metaimage(single: Path, path: Path) -> None:
+    """Replaces a .mha file by a header ``path`` and its data.
+
+    ITK would do it, but gives the path of the data to printf: a %s in it ends the process.
+    """
+    head, mark, data = single.read_bytes().partition(_LOCAL)
+    if not mark:
+        raise RuntimeError("SimpleITK wrote a MetaImage without local data")
+    file = data_file_of(path)
+    file.write_bytes(data)
+    path.write_bytes(head + b"ElementDataFile = " + os.fsencode(file.name) + b"\n")
+    single.unlink()

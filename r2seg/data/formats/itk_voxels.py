@@ -6,6 +6,7 @@ only as far as it says where the data lie and how they are packed; ITK reads the
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ class Stored:
     before: int = 0
 
 
+def find_voxels(path: Path) -> Stored | None:
+    """Where an image's voxels lie, from its header; None if they are text or one file per slice, which ITK reports on.
+
+    Raises:
+        ImageError: The header cannot be read, or names its data in a way that ITK must not see.
+    """
+    return _HEADERS[path.suffix.lower()](path)
+
+
 def check_voxels(path: Path, values: int, bytes_per_value: int) -> None:
     """Checks that an image's file holds the voxels that its header states, unharmed as far as the format can tell.
 
@@ -51,7 +61,7 @@ def check_voxels(path: Path, values: int, bytes_per_value: int) -> None:
     Raises:
         ImageError: Data are missing, or their length or checksum is wrong.
     """
-    stored = _HEADERS[path.suffix.lower()](path)
+    stored = find_voxels(path)
     if stored is None:
         return
     if not stored.file.is_file():
@@ -100,13 +110,22 @@ def _unpack(path: Path, offset: int, wbits: int, limit: int) -> tuple[int, int]:
                 return unpacked, consumed
 
 
+def _check_slices(path: Path, name: str, packed: bool) -> None:
+    """Refuses one file per slice if it cannot be verified, or if ITK would end the process on the pattern of the names."""
+    if packed:
+        raise ImageError(f"{path}: compressed voxels in several files cannot be verified; convert it to one file")
+    # ITK passes the pattern to printf: %s would read any memory.
+    if "%" in name and not re.fullmatch(r"[^%]*%0?\d{0,2}[diu][^%]*", name):
+        raise ImageError(f"{path}: names its data {name!r}, which is not a pattern such as slice_%03d.raw")
+
+
 def _header_lines(path: Path, last: Callable[[bytes], bool]) -> tuple[list[str], int]:
     """The lines of a text header up to the one for which ``last`` is true, and the offset of what follows."""
     lines, offset = [], 0
     with open(path, "rb") as file:
         while line := file.readline(_MAX_HEADER):
             offset += len(line)
-            lines.append(line.decode("latin-1").strip())
+            lines.append(os.fsdecode(line).strip())  # it may hold the name of a file
             if last(line.strip()):
                 return lines, offset
             if offset >= _MAX_HEADER:
@@ -119,17 +138,16 @@ def _metaimage(path: Path) -> Stored | None:
     fields = {key.strip(): value.strip() for key, _, value in (line.partition("=") for line in lines)}
     name, packed = fields["ElementDataFile"], fields.get("CompressedData", "")[:1] in ("T", "t", "1")
     if name.split()[:1] == ["LIST"] or "%" in name:
-        if packed:
-            raise ImageError(
-                f"{path}: compressed voxels in several files cannot be verified; convert it to one .mha file"
-            )
-        return None  # one file per slice: ITK reports the missing and the short ones
+        _check_slices(path, name, packed)
+        return None
     local = name.upper() == "LOCAL"
     file = path if local else path.parent / name
     if not packed:
         header_size = int(fields.get("HeaderSize", "0"))
         return Stored(file, (None if header_size < 0 else header_size) if not local else offset)
-    stated = int(fields.get("CompressedDataSize", "0")) or None
+    stated = int(fields.get("CompressedDataSize", "0"))
+    if stated < 1:  # ITK would guess it, fail, and give voxels without an error
+        raise ImageError(f"{path}: does not state its CompressedDataSize: its header is damaged")
     return Stored(file, offset if local else 0, _wbits_of(file, offset if local else 0), stated)
 
 
@@ -151,11 +169,8 @@ def _nrrd(path: Path) -> Stored | None:
             fields[key.replace(" ", "")] = value.strip()
     encoding, name = fields.get("encoding", "").lower(), fields.get("datafile", "")
     packed = encoding in ("gzip", "gz")
-    if name.split()[:1] == ["LIST"] or "%" in name:
-        if packed:
-            raise ImageError(
-                f"{path}: compressed voxels in several files cannot be verified; convert it to one .nrrd file"
-            )
+    if name.split()[:1] == ["LIST"] or ("%" in name and len(name.split()) > 1):
+        _check_slices(path, name, packed)
         return None
     if not packed and encoding != "raw":
         return None  # text: ITK reports what is missing

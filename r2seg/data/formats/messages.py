@@ -14,7 +14,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +36,12 @@ def named(path: Path) -> Iterator[None]:
         _current.path = outer
 
 
-@cache
 def _install() -> None:
-    def with_name(record: logging.LogRecord) -> bool:
-        path = getattr(_current, "path", None)
-        if path is None:
-            return True
-        _say_once(path, record.getMessage(), record.levelno)
-        return False
-
     for name in _LOGGERS:
-        logging.getLogger(name).addFilter(with_name)
-
-    # The second file with the same fault is named, too. Appended: filters that a user has set come first.
-    warnings.filterwarnings("always", module=r"(nibabel|tifffile|PIL|SimpleITK)(\.|$)", append=True)
-    show: Any = warnings.showwarning
+        logging.getLogger(name).addFilter(_with_name)  # once, however often it is called
+    show = warnings.showwarning
+    if getattr(show, "names_files", False):  # else it is new, or somebody has put another in its place
+        return
 
     def show_with_name(message: Any, category: Any, filename: str, lineno: int, *rest: Any, **more: Any) -> None:
         path = getattr(_current, "path", None)
@@ -60,7 +50,19 @@ def _install() -> None:
         else:
             _say_once(path, str(message))
 
+    show_with_name.names_files = True  # type: ignore[attr-defined]
     warnings.showwarning = show_with_name
+    # The second file with the same fault is named, too. Appended: filters that a user has set come first.
+    warnings.filterwarnings("always", module=r"(nibabel|tifffile|PIL|SimpleITK)(\.|$)", append=True)
+
+
+def _with_name(record: logging.LogRecord) -> bool:
+    """A filter that logs a library's record with the file's name instead."""
+    path = getattr(_current, "path", None)
+    if path is None:
+        return True
+    _say_once(path, record.getMessage(), record.levelno)
+    return False
 
 
 def _say_once(path: Path, text: str, level: int = logging.WARNING) -> None:

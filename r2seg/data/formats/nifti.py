@@ -16,6 +16,7 @@ import numpy as np
 from isal import igzip
 
 from r2seg.data.formats.base import (
+    MAX_INFLATION,
     File,
     Grid,
     Header,
@@ -168,6 +169,7 @@ def _voxels(path: Path, dtype: np.dtype, shape: tuple[int, ...], offset: int) ->
 
 def _inflate(path: Path, skip: int, size: int) -> np.ndarray:
     """Bytes [skip, skip + size) of a gzip file's content, its checksum verified."""
+    check_complete(path, path.stat().st_size * MAX_INFLATION, size)
     content = np.empty(size, np.uint8)
     view, done = content.data, 0
     with igzip.open(path) as file:
@@ -181,6 +183,11 @@ def _inflate(path: Path, skip: int, size: int) -> np.ndarray:
     return content
 
 
+def header_file_of(path: Path) -> Path:
+    """The file for the header of a .img file: a.img has a.hdr, a.IMG has a.HDR."""
+    return path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
+
+
 def write_nifti(path: Path, array: np.ndarray, around: Header) -> None:
     """Writes voxels with a NIfTI source's header, or with a new one from the affine."""
     array = _with_file_axes(array, around)
@@ -191,7 +198,7 @@ def write_nifti(path: Path, array: np.ndarray, around: Header) -> None:
     offset = int(header["vox_offset"])
     before = head.getvalue().ljust(offset, b"\0") if single else bytes(offset)
     if not single:
-        path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr").write_bytes(head.getvalue())
+        header_file_of(path).write_bytes(head.getvalue())
     voxels = np.empty(array.shape, array.dtype.newbyteorder(header.endianness), order="F")
     for start in range(0, len(array), 16):  # a transposition in blocks takes half the time of one at once
         voxels[start : start + 16] = array[start : start + 16]

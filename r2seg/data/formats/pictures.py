@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import igzip
+from isal import igzip, isal_zlib
 
 from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha, path_for_itk
 
@@ -31,6 +31,7 @@ def open_picture(path: Path) -> File:
     Raises:
         ImageError: It has several frames, or its colours or orientation cannot be used.
     """
+    _check_png(path)
     with open_pillow(path) as picture:
         # Cameras append a preview to the picture (format MPO): it is not another frame.
         if getattr(picture, "n_frames", 1) > 1 and picture.format != "MPO":
@@ -67,6 +68,26 @@ def check_upright(path: Path, orientation: int) -> None:
             f"{path}: its EXIF orientation {orientation} asks viewers to turn or mirror it; rewrite the picture upright "
             "(`mogrify -auto-orient`), or remove the tag if its mask belongs to the stored pixels"
         )
+
+
+def _check_png(path: Path) -> None:
+    """Compares the parts of a PNG with their checksums; Pillow and ITK skip those of the pixels. Other files pass.
+
+    Raises:
+        ImageError: One is wrong.
+    """
+    with open(path, "rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            return
+        kind = b""
+        while kind != b"IEND":
+            begin = file.read(8)
+            length, kind = int.from_bytes(begin[:4], "big"), begin[4:]
+            content = file.read(min(length, 1 << 31) + 4)
+            if len(begin) < 8 or len(content) < length + 4:
+                raise EOFError
+            if isal_zlib.crc32(content[:-4], isal_zlib.crc32(kind)) != int.from_bytes(content[-4:], "big"):
+                raise ImageError(f"{path}: its part {kind.decode('latin-1')!r} is damaged: the checksum is wrong")
 
 
 def _png_depth(path: Path) -> int:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
-from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha
+from r2seg.data.formats.base import MAX_INFLATION, File, Grid, Header, ImageError, check_complete, drop_alpha
 from r2seg.data.formats.pictures import check_upright, open_pillow, palette_picture
+
+_FAX = (2, 3, 4)  # compression of black and white
 
 
 def open_tiff(path: Path) -> File:
@@ -38,6 +42,12 @@ def open_tiff(path: Path) -> File:
         alpha = "S" in axes and len(page.extrasamples) == 1 and int(page.extrasamples[0]) in (1, 2)
         palette = None if page.colormap is None else (np.asarray(page.colormap).T >> 8).astype(np.uint8)
         bits, dtype = page.bitspersample, page.dtype
+        kind = int(page.compression)
+        # Before memory is taken. LZW's longest codes unpack to 2731 times their size; blank pages of fax codes have no such limit.
+        most = {1: 1, 8: MAX_INFLATION, 32946: MAX_INFLATION}.get(kind, 3000)
+        if kind not in _FAX:
+            size = math.prod(shape) * (bits if isinstance(bits, int) else 8) // 8
+            check_complete(path, path.stat().st_size * most, size, "pixels")
 
     def pixels(indices: bool) -> tuple[np.ndarray, np.ndarray | None]:
         try:
@@ -68,5 +78,6 @@ def open_tiff(path: Path) -> File:
 
 def write_tiff(path: Path, array: np.ndarray, _: Header) -> None:
     """Writes label values (rows, columns) uint8 as palette indices."""
-    with open(path, "wb") as file:
-        palette_picture(array).save(file, "TIFF", compression="tiff_adobe_deflate")
+    content = BytesIO()  # libtiff refuses a file whose name is not UTF-8
+    palette_picture(array).save(content, "TIFF", compression="tiff_adobe_deflate")
+    path.write_bytes(content.getvalue())

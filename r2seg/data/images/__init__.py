@@ -16,7 +16,7 @@ Where a format can be read in several ways:
 - .npy holds (rows, columns) or (rows, columns, channels) with at most 16 channels; volumes need a format with geometry.
 """
 
-from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, split_suffix
+from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, files_of, split_suffix
 from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
 from r2seg.data.images.label_maps import CUT, IGNORE, LabelMap, read_label_map, write_label_map
 from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
@@ -30,6 +30,7 @@ __all__ = [
     "ImageError",
     "LabelMap",
     "check_same_grid",
+    "files_of",
     "image_of",
     "output_name",
     "probabilities_path",
