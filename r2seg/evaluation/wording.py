@@ -164,7 +164,7 @@ def _notes_on_intervals(summary: Mapping[str, Any]) -> Iterator[str]:
         if smallest < FEW_GROUPS:
             yield (
                 f"intervals over few groups (as few as {smallest}): below {FEW_GROUPS} they are wide, and those of skewed scores "
-                "hold the true value somewhat less often than 95 % says"
+                "contain the true value somewhat less often than 95 % of the time"
             )
         if any(bounds is None for bounds, _ in found):
             yield f"some numbers have no interval: fewer than {MIN_GROUPS} groups have such a score"
