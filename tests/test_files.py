@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and what cannot be written is told in one line."""
+"""Files appear whole or not at all, and what cannot be written is reported in one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def litter(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.name.startswith(".")}
 
 
-def told(function, *arguments) -> str:
+def message_of(function, *arguments) -> str:
     with pytest.raises(UserError) as caught:
         function(*arguments)
     assert "\n" not in str(caught.value)
@@ -65,12 +65,14 @@ def test_text_is_utf_8_and_json_ends_with_a_line(tmp_path: Path) -> None:
     assert (tmp_path / "c.json").read_text().endswith("}\n")
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert told(write_text, tmp_path / "file" / "x.txt", "x").startswith(f"{tmp_path}/file/x.txt: cannot be written: ")
+    assert message_of(write_text, tmp_path / "file" / "x.txt", "x").startswith(
+        f"{tmp_path}/file/x.txt: cannot be written: "
+    )
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").touch()
-    assert "folder: cannot be written: Is a directory" in told(write_text, tmp_path / "folder", "x")
+    assert "folder: cannot be written: Is a directory" in message_of(write_text, tmp_path / "folder", "x")
     assert not litter(tmp_path)
 
 

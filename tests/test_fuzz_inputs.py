@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fuzz_inputs import VALID, run
+from fuzz_files import VALID
+from fuzz_inputs import run
 
 from r2seg.data.formats import FORMATS
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
 from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.inference.batch import Job, Outcome
+    from r2seg.inference.segmenter import Segmenter
 
 
 @command
@@ -79,10 +84,8 @@ def infer(
         raise UserError("name images or folders to segment, or --split test for the run's own test cases")
     resolved = start(device, threads)
 
-    from r2seg.inference.batch import Outcome, plan_case_jobs, plan_jobs
-    from r2seg.inference.batch import infer as infer_jobs
-    from r2seg.inference.outcomes import OUTCOMES, write_outcomes
-    from r2seg.inference.progress import inference_progress
+    from r2seg.inference.batch import plan_case_jobs, plan_jobs
+    from r2seg.inference.outcomes import OUTCOMES
     from r2seg.inference.segmenter import Segmenter
 
     references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
@@ -93,7 +96,25 @@ def infer(
         cases = cases_of(run, split).cases
         jobs = plan_case_jobs(cases, output, probabilities=probabilities, protected=references)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size, precision=precision)
-    into_folder = output not in [job.output for job in jobs]
+    outcomes = _segment_all(segmenter, jobs, output, probabilities)
+    failed = sum(outcome.error is not None for outcome in outcomes)
+    warned = sum(bool(outcome.warnings) for outcome in outcomes)
+    listed = output / OUTCOMES
+    say(
+        f"{len(outcomes) - failed} of {len(outcomes)} cases written to {output}"
+        + (f", {warned} with warnings" if warned else "")
+        + (f"; {listed} lists them" if warned and listed.is_file() else "")
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _segment_all(segmenter: Segmenter, jobs: Sequence[Job], output: Path, probabilities: bool) -> list[Outcome]:
+    """Segments every case with progress on the terminal; what became of them is also written to an output folder."""
+    from r2seg.inference.batch import infer
+    from r2seg.inference.outcomes import write_outcomes
+    from r2seg.inference.progress import inference_progress
+
     done: list[Outcome] = []
     try:
         with inference_progress(open_console(), len(jobs)) as progress:
@@ -102,19 +123,11 @@ def infer(
                 done.append(outcome)
                 progress.outcome(outcome)
 
-            infer_jobs(segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=finish)
+            infer(segmenter, jobs, probabilities=probabilities, on_progress=progress.share, on_outcome=finish)
     except KeyboardInterrupt:
         say(f"stopped after {len(done)} of {len(jobs)} cases", error=True)
         raise typer.Exit(130) from None
     finally:
-        if done and into_folder:
+        if done and output not in [job.output for job in jobs]:  # not a single file
             write_outcomes(output, done)
-    failed = [outcome for outcome in done if outcome.error]
-    warned = sum(bool(outcome.warnings) for outcome in done)
-    say(
-        f"{len(done) - len(failed)} of {len(done)} cases written to {output}"
-        + (f", {warned} with warnings" if warned else "")
-        + (f"; {output / OUTCOMES} lists them" if warned and into_folder else "")
-    )
-    if failed:
-        raise typer.Exit(1)
+    return done

@@ -87,7 +87,7 @@ def test_threads_do_not_mix_up_their_files(tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.mha", "a.nrrd"])
-def test_bytes_behind_the_voxels_of_a_file_without_checksum_are_told(tmp_path, caplog, name):
+def test_bytes_behind_the_voxels_of_a_file_without_checksum_are_warned_of(tmp_path, caplog, name):
     path = tmp_path / name
     if name == "a.nii":
         nibabel.save(nibabel.Nifti1Image(VOLUME, np.eye(4)), path)
