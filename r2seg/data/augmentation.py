@@ -3,7 +3,7 @@
 Rotation and scale are not among them: they decide which part of an image a window is, see cutting.py.
 
 ``AUGMENTATIONS`` lists the changes in the order in which they are applied and draw their numbers; a new one is a function there
-and its strength in config/schema.py.
+and its strength in config/schema/.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from r2seg.config import Config
 
 # Increased when the meaning of an entry's content changes, so that old entries are made again.
-_VERSION = 2
+_VERSION = 3
 # Labelled voxels kept for each label of a case: enough that windows around them cover it.
 _REMEMBERED_VOXELS = 20_000
 
@@ -97,7 +97,7 @@ def _key(case: Case, config: Config, first: int) -> str:
         return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     try:
-        files = {"images": [*map(state, case.images)], "label": state(case.label), "mask": state(case.mask)}
+        files = {"images": [*map(state, case.images)], "labels": [*map(state, case.labels)], "mask": state(case.mask)}
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
     facts = {

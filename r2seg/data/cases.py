@@ -11,41 +11,44 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2seg.data.images import IMAGE_SUFFIXES, split_suffix
-from r2seg.errors import UserError
+from r2seg.errors import UserError, some
 
 _CHANNEL = re.compile(r"^(?P<base>.+)_(?P<index>\d{4})$")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One subject to segment: the files of its channels, its label and its field of view.
+    """One subject to segment: the files of its channels, its labels and its field of view.
 
     Attributes:
         id: Unique name; relative path without suffix below the images folder, such as "site_a/ct_012".
         images: One file with all channels, or one file per channel, in order.
-        label: Reference label map, or None.
+        labels: Reference label maps: none, one, or one for each label of the config where labels overlap, in the config's order.
         mask: Field of view (non-zero inside), or None for the whole image.
+        observers: Label maps that other people drew of the same image; only evaluations use them.
         group: Patient or subject; cases of one group never fall on both sides of a split.
         split: "train", "validation" or "test" if the layout fixes it, else None.
     """
 
     id: str
     images: tuple[Path, ...]
-    label: Path | None = None
+    labels: tuple[Path, ...] = ()
     mask: Path | None = None
+    observers: tuple[Path, ...] = ()
     group: str = ""
     split: str | None = None
 
     @property
     def reference(self) -> Path:
-        """The label map of a case that must have one.
+        """The label map of a case that must have exactly one.
 
         Raises:
-            UserError: The case has no label.
+            UserError: The case has none, or several.
         """
-        if self.label is None:
-            raise UserError(f"case {self.id} has no label")
-        return self.label
+        if len(self.labels) != 1:
+            found = some([str(path) for path in self.labels]) if self.labels else "no label"
+            raise UserError(f"case {self.id} has {found}; one label map is needed")
+        return self.labels[0]
 
 
 def find_images(folder: Path) -> list[Path]:

@@ -120,7 +120,7 @@ def _unit(channel: np.ndarray, options: Any) -> ChannelMap:
     return _linear(0.0, float(np.iinfo(channel.dtype).max) if channel.dtype.kind in "ui" else 1.0)
 
 
-# Kind -> measure of one channel (*S) with the options of its section in config/schema.py
+# Kind -> measure of one channel (*S) with the options of its section in config/schema/
 INTENSITIES: dict[str, Callable[[np.ndarray, Any], ChannelMap]] = {
     "hu_window": _hu_window,
     "percentile": _percentile,

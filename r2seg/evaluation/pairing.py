@@ -51,7 +51,7 @@ def find_targets(
         files = _by_id(references, options.reference_name, "reference", without)
         targets = [Target(case, case, path) for case, path in files.items()]
     else:
-        unlabelled = [case.id for case in references if case.label is None]
+        unlabelled = [case.id for case in references if not case.labels]
         if unlabelled or not references:
             raise UserError(f"no reference for {some(unlabelled)}" if unlabelled else "no case to score")
         targets = [

@@ -1,6 +1,6 @@
 """What is done to a label map after the network: components and holes. Each step is a pure function of class indices.
 
-A new step is a function here, its row in ``POSTPROCESSING``, and its section in config/schema.py.
+A new step is a function here, its row in ``POSTPROCESSING``, and its section in config/schema/.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def fill_holes(indices: np.ndarray, index: int) -> np.ndarray:
     return np.where(filled & (indices == 0), index, indices).astype(indices.dtype)
 
 
-# Step -> function of class indices and a class, whose keywords are the options of the step's section in config/schema.py
+# Step -> function of class indices and a class, whose keywords are the options of the step's section in config/schema/
 POSTPROCESSING: dict[str, Callable[..., np.ndarray]] = {
     "largest_components": keep_largest_components,
     "fill_holes": fill_holes,

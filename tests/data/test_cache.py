@@ -332,5 +332,5 @@ def test_pictures_keep_their_type_and_field_of_view(tmp_path: Path) -> None:
 
 def test_a_label_is_not_taken_for_a_channel(root: Path) -> None:
     image, label = root / "images" / "a.nii.gz", root / "labels" / "a.nii.gz"
-    cases = [Case("x", (image,), image, label), Case("x", (image, image), label)]
+    cases = [Case("x", (image,), (image,), label), Case("x", (image, image), (label,))]
     assert len({cache_module._key(case, config_of(root), 0) for case in cases}) == 2

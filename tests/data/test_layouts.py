@@ -43,8 +43,8 @@ def test_images_and_labels_pair_by_relative_stem_whatever_their_formats(tmp_path
     )  # fmt: skip
     found = cases_of(root)
     assert [case.id for case in found] == ["a/é 肺", "b", "site 1/ct.001"]
-    assert found[0] == Case("a/é 肺", (root / "images/a/é 肺.PNG",), root / "labels/a/é 肺.gif", group="a/é 肺")
-    assert found[2].label == root / "labels/site 1/ct.001.nrrd"
+    assert found[0] == Case("a/é 肺", (root / "images/a/é 肺.PNG",), (root / "labels/a/é 肺.gif",), group="a/é 肺")
+    assert found[2].reference == root / "labels/site 1/ct.001.nrrd"
     assert {case.mask for case in found} == {None}
 
 
@@ -202,7 +202,9 @@ def voc_cases(root: Path) -> list[Case]:
 def test_pascal_voc_fixes_the_parts_of_its_cases(tmp_path: Path) -> None:
     root = make_voc(tmp_path)
     a, b, c = voc_cases(root)
-    assert a == Case("a", (root / "JPEGImages/a.jpg",), root / "SegmentationClass/a.png", None, "a", "validation")
+    assert a == Case(
+        "a", (root / "JPEGImages/a.jpg",), (root / "SegmentationClass/a.png",), group="a", split="validation"
+    )
     assert (b.split, c.split) == ("train", "train")
 
 

@@ -174,8 +174,8 @@ def test_names_follow_a_pattern_and_other_files_are_passed_over(tmp_path):
 def test_cases_of_a_config_bring_masks_and_patients(folders):
     save(folders / "fov.nii.gz", volume((1, 0, 1)))
     cases = [
-        Case("x/a", (folders / "images/a.nii.gz",), folders / "ref/a.nii.gz", folders / "fov.nii.gz", "p1"),
-        Case("x/b", (folders / "images/sub/b.nii.gz",), folders / "ref/sub/b.nii.gz", None, "p2"),
+        Case("x/a", (folders / "images/a.nii.gz",), (folders / "ref/a.nii.gz",), folders / "fov.nii.gz", group="p1"),
+        Case("x/b", (folders / "images/sub/b.nii.gz",), (folders / "ref/sub/b.nii.gz",), group="p2"),
     ]
     report = evaluate(folders / "out", cases, EvaluationOptions(labels={"one": (1,), "two": (2,)}))
     rows = {(row.case, row.label): row for row in report.rows}

@@ -103,7 +103,7 @@ def test_the_second_file_of_a_format_overwrites_nothing(tmp_path: Path) -> None:
 
 def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
     root = touch(tmp_path, "images/a.nii.gz", "labels/a.nii.gz")
-    case = Case("a", (root / "images/a.nii.gz",), root / "labels/a.nii.gz")
+    case = Case("a", (root / "images/a.nii.gz",), (root / "labels/a.nii.gz",))
     for plan in (
         lambda: plan_jobs([root / "images"], root / "labels", 1, protected=[root / "labels"]),
         lambda: plan_case_jobs([case], root / "labels", protected=[root / "labels"]),

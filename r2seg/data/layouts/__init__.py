@@ -1,6 +1,6 @@
 """Layouts of data sets, one module each: how a data set's files are named and paired into cases.
 
-A new layout is a module with one function, config section -> cases, its row in ``LAYOUTS``, and its name in config/schema.py.
+A new layout is a module with one function, config section -> cases, its row in ``LAYOUTS``, and its name in config/schema/.
 """
 
 from __future__ import annotations

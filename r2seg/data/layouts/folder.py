@@ -64,7 +64,7 @@ def folder_cases(data: Data) -> list[Case]:
             f"{root / 'masks'} has no field of view for {some(unmasked)}; add them or remove the folder masks/"
         )
     return [
-        Case(id=key, images=images[key], label=labels[key], mask=masks.get(key), group=group_of(key, data.group))
+        Case(id=key, images=images[key], labels=(labels[key],), mask=masks.get(key), group=group_of(key, data.group))
         for key in sorted(images)
     ]
 

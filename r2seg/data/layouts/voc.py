@@ -36,5 +36,5 @@ def voc_cases(data: Data) -> list[Case]:
             label = data.root / "SegmentationClass" / f"{case_id}.png"
             if missing := [path for path in (image, label) if not path.is_file()]:
                 raise UserError(f"{listed} names {case_id}, but {missing[0]} does not exist")
-            cases.append(Case(case_id, (image,), label, None, group_of(case_id, data.group), part))
+            cases.append(Case(case_id, (image,), (label,), group=group_of(case_id, data.group), split=part))
     return sorted(cases, key=lambda case: case.id)

@@ -1,0 +1,58 @@
+"""The whole config: all sections on one page, and contradictions between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from r2seg.config.schema.base import AsTuple, Problem, Section
+from r2seg.config.schema.data import Data
+from r2seg.config.schema.inference import Infer, PostprocessingStep
+from r2seg.config.schema.network import Network
+from r2seg.config.schema.preprocessing import Preprocessing
+from r2seg.config.schema.training import Augmentation, Sampling, Training, Window
+from r2seg.errors import nearest
+
+
+class Config(Section):
+    """A whole experiment; see configs/ for examples."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    data: Data
+    preprocessing: Preprocessing = Preprocessing()
+    window: Window
+    network: Network = Network()
+    sampling: Sampling = Sampling()
+    augmentation: Augmentation = Augmentation()
+    training: Training = Training()
+    infer: Infer = Infer()
+    postprocessing: Annotated[tuple[PostprocessingStep, ...], AsTuple] = ()
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 where windows are slices or pictures, 3 where they are boxes."""
+        return len(self.window.size)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels of the logits: labels and background for softmax, labels alone for sigmoid."""
+        return len(self.data.labels) + (self.network.output == "softmax")
+
+    @model_validator(mode="after")
+    def _steps_name_labels(self) -> Config:
+        for path, text in unknown_labels(self.data.labels, [step.label for step in self.postprocessing]):
+            raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
+        return self
+
+
+def unknown_labels(labels: Iterable[str], named: Iterable[Any]) -> list[Problem]:
+    """Postprocessing steps whose label is not declared."""
+    return [
+        (("postprocessing", str(index), "label"), f"{label!r} is none of data.labels; {nearest(label, labels)}")
+        for index, label in enumerate(named)
+        if isinstance(label, str) and label not in labels
+    ]
