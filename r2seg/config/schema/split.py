@@ -15,7 +15,11 @@ class Split(Section):
     validation: Fraction | Names = Field(0.2, description="share of the groups, or the ids of cases or groups")
     test: Fraction | Names = Field(0.0, description="share of the groups, or the ids of cases or groups")
     train: Names | None = Field(None, description="ids of cases or groups; default: all that remain")
-    by: Literal["group", "case"] = "group"
+    by: Literal["group", "case"] = Field(
+        "group",
+        description="what is never divided: group keeps the cases of a patient together, case takes each case on its own",
+        examples=["case"],
+    )
 
     @field_validator("test")
     @classmethod
