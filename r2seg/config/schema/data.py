@@ -15,21 +15,27 @@ from r2seg.config.schema.split import Split
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/layouts/")
+    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired", examples=["voc"])
     root: FilePath = Field(
-        description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
+        description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file",
+        examples=["../data/lungs"],
     )
     labels: Labels = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
+        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written",
+        examples=[{"lung": 1}, {"lung": [1, 2], "heart": 3}],
     )
     ignore_label: LabelValue | None = Field(
-        None, description="value in the files of pixels that are neither trained on nor scored"
+        None, description="value in the files of pixels that are neither trained on nor scored", examples=[255]
     )
     group: str | None = Field(
-        None, description="regular expression whose first group, found in the case id, is the patient"
+        None,
+        description="regular expression whose first group, found in the case id, is the patient; default: each case is its own",
+        examples=[r"^(patient_\d+)"],
     )
     split: Split = Split()
-    cache: FilePath | None = Field(None, description="folder for preprocessed cases; default: inside the run")
+    cache: FilePath | None = Field(
+        None, description="folder for preprocessed cases; default: inside the run", examples=["/scratch/cache"]
+    )
 
     @field_validator("ignore_label")
     @classmethod

@@ -64,5 +64,7 @@ class Preprocessing(Section):
         examples=[{"kind": "hu_window", "low": -1000, "high": 400}],
     )
     spacing_mm: Annotated[tuple[PositiveFloat, ...], AsTuple, Field(min_length=3, max_length=3)] | None = Field(
-        None, description="voxel size [R-L, A-P, S-I] of the working grid; default: the files' own"
+        None,
+        description="voxel size of the working grid along R-L, A-P and S-I, of volumes; default: the files' own [mm]",
+        examples=[[1.5, 1.5, 3]],
     )

@@ -12,9 +12,21 @@ from r2seg.config.schema.base import Fraction, Names, Section
 class Split(Section):
     """Which cases are for training, which choose the checkpoint and which are held out. Groups (patients) are never divided."""
 
-    validation: Fraction | Names = Field(0.2, description="share of the groups, or the ids of cases or groups")
-    test: Fraction | Names = Field(0.0, description="share of the groups, or the ids of cases or groups")
-    train: Names | None = Field(None, description="ids of cases or groups; default: all that remain")
+    validation: Fraction | Names = Field(
+        0.2,
+        description="cases that choose the checkpoint: their share, or the ids of cases or groups [fraction of the groups]",
+        examples=[0.1, ["case_07", "case_12"]],
+    )
+    test: Fraction | Names = Field(
+        0.0,
+        description="cases that are held out: their share, or the ids of cases or groups [fraction of the groups]",
+        examples=[0.2],
+    )
+    train: Names | None = Field(
+        None,
+        description="ids of cases or groups to train on; default: all that remain",
+        examples=[["case_01", "case_02"]],
+    )
     by: Literal["group", "case"] = Field(
         "group",
         description="what is never divided: group keeps the cases of a patient together, case takes each case on its own",

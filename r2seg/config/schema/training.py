@@ -123,7 +123,7 @@ class Training(Section):
     )
     backbone_learning_rate: PositiveFloat | None = Field(
         None,
-        description="learning rate of weights loaded by network.pretrained or network.weights; default: learning_rate",
+        description="learning rate of backbone weights loaded by network.pretrained or network.weights; default: learning_rate",
         examples=[1.0e-4],
     )
     auxiliary_weight: Annotated[float, Field(ge=0)] = Field(
