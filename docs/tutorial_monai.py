@@ -30,7 +30,9 @@ def train(root: str, epochs: int = 20) -> torch.nn.Module:
     network = R2UNet(2, 1, 2, channels=(16, 32, 64, 128))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * 8)
-    loss_function = SegmentationLoss("dice_ce", "softmax")  # leaves out label 255, outside images that are smaller than a window
+    loss_function = SegmentationLoss(
+        "dice_ce", "softmax"
+    )  # leaves out label 255, outside images that are smaller than a window
     for epoch in range(epochs):
         windows.set_epoch(epoch)
         for batch in DataLoader(windows, batch_size=8, num_workers=2):

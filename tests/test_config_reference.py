@@ -49,12 +49,24 @@ SMALLEST: dict[str, Any] = {
 }
 
 
+# What else a section needs so that one of its keys may be given.
+NEEDED: dict[str, dict[str, Any]] = {
+    "data.files": {"layout": "files"},
+    "data.files.image": {"label": "{id}_label.png"},
+    "data.files.label": {"image": "{group}/{id}_image.png"},
+    "data.files.mask": {"image": "{id}_image.png", "label": "{id}_label.png"},
+    "data.files.observers": {"image": "{id}_image.png", "label": "{id}_label.png"},
+}
+
+
 def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     """The smallest config with a value at a key; what else its section requires is taken from the examples there."""
     document = copy.deepcopy(SMALLEST)
     section = document
-    for name in part.path:
+    for depth, name in enumerate(part.path, start=1):
+        section.update(NEEDED.get(".".join(part.path[:depth]), {}))
         section = section.setdefault(name, {})
+    section.update(NEEDED.get(".".join(key.path), {}))
     if part.choice:
         section.update({each.path[-1]: each.field.examples[0] for each in part.keys if each.field.is_required()})
     section[key.path[-1]] = value

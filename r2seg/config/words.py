@@ -49,7 +49,7 @@ def in_words(hint: Any, metadata: Iterable[Any] = ()) -> str:
         names = [f"`{choice}`" for choice in arguments]
         return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
     if isinstance(hint, type) and issubclass(hint, Section):
-        return f"keys of {hint.__name__}"
+        return "keys and values, see below"
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return "keys and values" if arguments[1] is Any else f"names, each with {_article(in_words(arguments[1]))}"
     if isinstance(origin, type) and issubclass(origin, Sequence):
