@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
-
 from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from r2seg.config.schema.base import FilePath, Section
 from r2seg.config.schema.labels import Labels, LabelValue
+from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 
 
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/layouts/")
+    layout: LayoutName = Field("folder", description="how files are named and paired: see data/layouts/")
     root: FilePath = Field(
         description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
     )
@@ -25,10 +23,13 @@ class Data(Section):
     ignore_label: LabelValue | None = Field(
         None, description="value in the files of pixels that are neither trained on nor scored"
     )
-    group: str | None = Field(
+    group: GroupPattern | None = Field(
         None, description="regular expression whose first group, found in the case id, is the patient"
     )
-    split: Split = Split()
+    split: Split = Field(
+        Split(),
+        description="which cases train, validate and test; `leave_one_out` is short for `{folds: leave_one_out}`",
+    )
     cache: FilePath | None = Field(None, description="folder for preprocessed cases; default: inside the run")
 
     @field_validator("ignore_label")
@@ -38,19 +39,6 @@ class Data(Section):
             if ignore_label in values:
                 raise ValueError(f"{ignore_label} is also a value of the label {name}")
         return ignore_label
-
-    @field_validator("group")
-    @classmethod
-    def _pattern_has_a_group(cls, group: str | None) -> str | None:
-        if group is None:
-            return None
-        try:
-            groups = re.compile(group).groups
-        except re.error as error:
-            raise ValueError(f"{group!r} is not a regular expression: {error}") from None
-        if groups < 1:
-            raise ValueError(f"{group!r} has no parentheses: put them around the patient's part of the id")
-        return group
 
     @field_serializer("labels")
     def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, int | list[int]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from r2seg.data.cases import Case
+from r2seg.data.held_out import with_held_out
 from r2seg.data.layouts.folder import folder_cases
 from r2seg.data.layouts.voc import voc_cases
 from r2seg.errors import entry_of
@@ -20,9 +21,10 @@ LAYOUTS: dict[str, Callable[[Data], list[Case]]] = {"folder": folder_cases, "voc
 
 
 def find_cases(data: Data) -> list[Case]:
-    """The labelled cases of a data set, sorted by id.
+    """The labelled cases of a data set, sorted by id, and after them those of another one that ``data.split.test`` names.
 
     Raises:
         UserError: The layout is unknown, folders are missing, a case has no label, or two files claim one case.
     """
-    return entry_of(LAYOUTS, data.layout, "data.layout")(data)
+    cases = entry_of(LAYOUTS, data.layout, "data.layout")(data)
+    return with_held_out(cases, data, find_cases)
