@@ -51,6 +51,7 @@ SMALLEST: dict[str, Any] = {
 
 # What else a section needs so that one of its keys may be given.
 NEEDED: dict[str, dict[str, Any]] = {
+    "data.split.fold": {"folds": 5},
     "data.files": {"layout": "files"},
     "data.files.image": {"label": "{id}_label.png"},
     "data.files.label": {"image": "{group}/{id}_image.png"},
@@ -67,7 +68,7 @@ def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
         section.update(NEEDED.get(".".join(part.path[:depth]), {}))
         section = section.setdefault(name, {})
     section.update(NEEDED.get(".".join(key.path), {}))
-    if part.choice:
+    if part.path not in ((), ("data",), ("window",)):  # which are complete
         section.update({each.path[-1]: each.field.examples[0] for each in part.keys if each.field.is_required()})
     section[key.path[-1]] = value
     if isinstance(document.get("postprocessing"), dict):
@@ -112,7 +113,7 @@ def test_every_option_of_a_network_has_a_meaning_and_an_example_that_it_takes(pa
         ("Window", "size", "list of 2 to 3 whole numbers (1 or more)"),
         ("Window", "overlap", "number (0 to below 1)"),
         ("Window", "plane", "`axial`, `coronal` or `sagittal`, or null"),
-        ("Split", "test", "number (0 to below 1), or list of texts"),
+        ("Split", "test", "number (0 to below 1), or list of texts, or keys and values, see below"),
         ("Training", "learning_rate", "number (above 0)"),
         ("Data", "root", "path"),
     ],

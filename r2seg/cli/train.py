@@ -77,10 +77,14 @@ def train(
     finally:
         progress.close()
 
-    open_console().print(_results_table(run))
+    if run.manifest["results"]:
+        open_console().print(_results_table(run))
     say(f"run folder: {run.path}")
     path = shlex.quote(str(run.path))
-    part = "test" if run.splits["test"] else "validation"
+    part = next((part for part in ("test", "validation") if run.splits[part]), None)
+    if part is None:
+        say(f"next: r2seg-infer {path} IMAGES -o predictions (all cases trained the run, so none is left to score it)")
+        return
     say(f"next: r2seg-infer {path} --split {part} -o predictions")
     say(f"next: r2seg-evaluate predictions {path} -o report")
 
@@ -91,7 +95,12 @@ def _results_table(run: Run) -> Table:
 
     manifest = run.manifest
     best = manifest["best"]
-    table = Table(title=f"{run.config.name}: best checkpoint, epoch {best['epoch']}", title_justify="left")
+    chosen = (
+        f"last epoch, {best['epoch']}, without validation"
+        if "chosen_by" in best
+        else f"best checkpoint, epoch {best['epoch']}"
+    )
+    table = Table(title=f"{run.config.name}: {chosen}", title_justify="left")
     for column in ("cases", "label", "Dice", "IoU", "scored"):
         table.add_column(column, justify="left" if column in ("cases", "label") else "right")
     for part, scores in manifest["results"].items():

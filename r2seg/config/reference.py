@@ -28,6 +28,7 @@ UNITS = (
     "fraction",
     "fraction of the groups",
     "fraction of the window",
+    "folds",
     "fraction of windows",
     "mm",
     "percent",
@@ -172,8 +173,9 @@ def sections_in(hint: Any) -> list[type[Section]]:
 
 
 def _only(field: FieldInfo) -> bool:
-    """Whether a field is one section and nothing else, so that its keys are a table and it needs no row."""
-    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    """Whether a field is one section and nothing else is said of it, so that its keys are a table and it needs no row."""
+    is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    return is_section and field.description is None
 
 
 def _choice(section: type[Section], field: FieldInfo) -> tuple[str, str] | None:

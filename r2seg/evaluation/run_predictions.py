@@ -68,6 +68,8 @@ class RunPredictions:
             "postprocessing": [step.model_dump(mode="json") for step in config.postprocessing],
             **self._known_cases(),
         }
+        if chosen_by := (self.run.manifest.get("best") or {}).get("chosen_by"):
+            segmented_by["checkpoint"] = chosen_by
         return replace(
             options,
             name=self.run.path.resolve().name,

@@ -18,6 +18,11 @@ from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
 from r2seg.errors import UserError, counted, some
 
+NOT_VALIDATED = (
+    "there are no validation cases: the weights of the last epoch are taken, no thresholds are chosen, and nothing says when the "
+    "network has learned enough"
+)
+
 
 def cache_parts(
     parts: Mapping[str, Sequence[Case]], config: Config, folder: Path, on_case: Callable[[Case], None] | None = None
@@ -60,7 +65,8 @@ class TrainingCases:
         first = next(case for members in parts.values() for case in members)
         cases = cls(parts, in_channels=len(first.voxels), image_dims=first.label.ndim)
         cases._check(config)
-        return replace(cases, warnings=[*warnings, *window_warnings(parts["train"], config)])
+        unvalidated = [] if parts["validation"] else [NOT_VALIDATED]
+        return replace(cases, warnings=[*warnings, *unvalidated, *window_warnings(parts["train"], config)])
 
     @property
     def ids(self) -> dict[str, list[str]]:
@@ -93,7 +99,7 @@ class TrainingCases:
             raise UserError(
                 f"window.plane is {config.window.plane} and the cases are pictures, not volumes: leave window.plane out"
             )
-        for part in ("train", "validation"):
+        for part in ("train", "validation") if self.parts["validation"] else ("train",):
             found = {index for case in self.parts[part] for index in case.foreground}
             lost = [name for index, name in enumerate(config.data.labels, start=1) if index not in found]
             if lost and (part == "train" or not found):

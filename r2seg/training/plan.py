@@ -13,9 +13,8 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from r2seg.case_sets import split_of
 from r2seg.config import Config
-from r2seg.data.layouts import find_cases
-from r2seg.data.splits import draw_split
 from r2seg.errors import counted, some
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
@@ -80,10 +79,9 @@ class TrainingPlan:
         lines.append(f"  {'one step':<11}loss {self.first_loss:.4f}, {self.seconds_per_step:.2f} s")
         minutes = self.seconds / 60
         time_needed = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 1):.0f} min"
-        lines.append(
-            f"  {'time':<11}about {time_needed} for all epochs, with {counted(self.num_validations, 'validation')} of "
-            f"{self.seconds_per_validation:.1f} s"
-        )
+        validations = f"{counted(self.num_validations, 'validation')} of {self.seconds_per_validation:.1f} s"
+        with_them = f"with {validations}" if self.num_validations else "without validation"
+        lines.append(f"  {'time':<11}about {time_needed} for all epochs, {with_them}")
         lines.append(f"  {'memory':<11}{self.memory}")
         lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
@@ -96,12 +94,13 @@ class TrainingPlan:
 
 
 def plan_training(config: Config, device: torch.device) -> TrainingPlan:
-    """Reads every case, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation case.
+    """Reads every case, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation
+    case, if there is one.
 
     Raises:
         UserError: What ``train`` would refuse.
     """
-    split = draw_split(find_cases(config.data), config.data.split, config.seed)
+    split = split_of(config)
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
         cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
         cases.check_flips(config)
@@ -140,7 +139,9 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         seconds_per_step=seconds,
         seconds_per_validation=seconds_per_validation,
         # Every few epochs, and at the end in any case; then the best checkpoint is scored once more.
-        num_validations=math.ceil(config.training.max_epochs / config.training.validate_every) + 1,
+        num_validations=math.ceil(config.training.max_epochs / config.training.validate_every) + 1
+        if cases.parts["validation"]
+        else 0,
         memory=memory,
     )
 
@@ -166,8 +167,10 @@ def _try_two_steps(assembly: Assembly) -> tuple[float, float]:
 
 
 def _try_validation(assembly: Assembly) -> float:
-    """Seconds that the prediction of all validation cases takes, from that of the smallest one."""
+    """Seconds that the prediction of all validation cases takes, from that of the smallest one; 0 if there are none."""
     cases = assembly.cases.parts["validation"]
+    if not cases:
+        return 0.0
     smallest = min(cases, key=lambda case: case.label.size)
     assembly.network.eval()
     begun = _now(assembly.device)

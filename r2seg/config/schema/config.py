@@ -59,6 +59,14 @@ class Config(Section):
             raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
         return self
 
+    @model_validator(mode="after")
+    def _stopping_needs_validation(self) -> Config:
+        if self.data.split.validation == 0 and self.training.early_stopping is not None:
+            text = "needs validation cases, and data.split.validation is 0: remove one of the two"
+            path = ("training", "early_stopping")
+            raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
+        return self
+
 
 def unknown_labels(labels: Iterable[str], named: Iterable[Any]) -> list[Problem]:
     """Postprocessing steps whose label is not declared."""
