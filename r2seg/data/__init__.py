@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CaseDataset,
         FolderDataset,
         KaggleLung,
+        NnUNet,
         SliceDataset,
     )
     from r2seg.data.dictionary_transforms import LoadCased, MeasureIntensityd, NormalizeCased, ToWorkingGridd
@@ -40,6 +41,7 @@ _HOMES = {
         "CaseDataset",
         "FolderDataset",
         "KaggleLung",
+        "NnUNet",
         "SliceDataset",
     ),
 }
@@ -59,6 +61,7 @@ __all__ = [
     "KaggleLung",
     "LoadCased",
     "MeasureIntensityd",
+    "NnUNet",
     "NormalizeCased",
     "SliceDataset",
     "ToWorkingGridd",

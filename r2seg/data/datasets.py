@@ -309,6 +309,12 @@ class MSD(CaseDataset):
     layout = "msd"
 
 
+class NnUNet(CaseDataset):
+    """A data set in nnU-Net's raw form; ``labels`` must be given; see ``CaseDataset``."""
+
+    layout = "nnunet"
+
+
 class VOC(CaseDataset):
     """Pascal VOC 2012; see ``CaseDataset``."""
 
