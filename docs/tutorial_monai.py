@@ -8,7 +8,6 @@ from monai.data import DataLoader, decollate_batch
 from monai.inferers import SliceInferer
 from monai.metrics import DiceMetric
 from monai.transforms import AsDiscreted, Compose, Invertd, RandGaussianNoised, RandScaleIntensityd
-from monai.utils import set_determinism
 
 from r2seg.data import FolderDataset, LoadCased, NormalizeCased, SliceDataset, ToWorkingGridd
 from r2seg.networks import R2UNet
@@ -21,18 +20,15 @@ SPLIT = {"labels": LABELS, "validation": 0.25, "test": 0.25, "seed": 0}  # by pa
 
 def train(root: str, epochs: int = 20) -> torch.nn.Module:
     """R2U-Net trained on 96 x 96 windows of axial slices, half of which are certain to hold lung."""
-    set_determinism(0)
+    torch.manual_seed(0)
     change = Compose([RandScaleIntensityd("image", 0.1), RandGaussianNoised("image", 0.5, std=0.02)])
-    windows = SliceDataset(
-        FolderDataset(root, "training", **SPLIT, cache_rate=0).items, LABELS, cache_dir=tempfile.mkdtemp(),
-        size=(96, 96), num_windows=64, preprocessing={"intensity": WINDOW}, transform=change,
-    )  # fmt: skip
+    drawn = {"size": (96, 96), "num_windows": 64, "preprocessing": {"intensity": WINDOW}, "transform": change}
+    cases = FolderDataset(root, "training", **SPLIT, cache_rate=0).items
+    windows = SliceDataset(cases, LABELS, cache_dir=tempfile.mkdtemp(), **drawn)
     network = R2UNet(2, 1, 2, channels=(16, 32, 64, 128))
     optimizer = torch.optim.AdamW(network.parameters(), 2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * 8)
-    loss_function = SegmentationLoss(
-        "dice_ce", "softmax"
-    )  # leaves out label 255, outside images that are smaller than a window
+    loss_function = SegmentationLoss("dice_ce", "softmax")  # leaves out label 255, beyond the border of small images
     for epoch in range(epochs):
         windows.set_epoch(epoch)
         for batch in DataLoader(windows, batch_size=8, num_workers=2):
@@ -49,7 +45,7 @@ def evaluate(root: str, network: torch.nn.Module, section: str = "test") -> floa
     """Mean Dice of whole volumes on the grids of their files."""
     chain = Compose([LoadCased(labels=LABELS), ToWorkingGridd("image"), NormalizeCased("image", **WINDOW)])
     back = Compose([Invertd("pred", chain, "image", nearest_interp=False), AsDiscreted("pred", argmax=True)])
-    inferer, dice = SliceInferer((96, 96), spatial_dim=2, sw_batch_size=8, overlap=0.25, mode="gaussian"), DiceMetric()
+    inferer, dice = SliceInferer(spatial_dim=2, roi_size=(96, 96), sw_batch_size=8, mode="gaussian"), DiceMetric()
     for batch in DataLoader(FolderDataset(root, section, chain, **SPLIT), batch_size=1):
         with torch.no_grad():
             batch["pred"] = inferer(batch["image"], network).softmax(1)
