@@ -168,7 +168,9 @@ def test_patterns_that_cannot_be_meant_are_refused(files: dict[str, Any] | None,
 
 
 def test_files_of_another_layout_and_two_sources_of_patients_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match=r"is not used by the layout folder: set data.layout: files, or remove it"):
+    with pytest.raises(
+        ValidationError, match=r"is not used by the layout folder: set data.layout: files, or remove it"
+    ):
         Data(root=tmp_path, labels={"a": 1}, files=CT)
     files = {"image": "{group}/{id}.png", "label": "{group}/{id}_m.png"}
     with pytest.raises(ValidationError, match=r"the patient is \{group\} in data.files.image already"):
