@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
@@ -51,7 +50,7 @@ class ToWorkingGrid(Transform):
         spacing_mm = self.preprocessing.spacing_mm if image.spatial_dims == 3 else None
         grid = WorkingGrid.of(image.shape, image.affine, spacing_mm)
         oriented = grid.orient(image.array)
-        reference = np.ascontiguousarray(grid.orient(sample["indices"]))
+        reference = grid.orient(sample["indices"])
         return {
             **sample,
             "grid": grid,

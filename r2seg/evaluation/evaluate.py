@@ -22,10 +22,10 @@ from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.pairing import PROBABILITIES, find_targets, pair_predictions
 from r2seg.evaluation.results import Method, Report, Row, Target
 from r2seg.evaluation.scoring import Job
-from r2seg.evaluation.workers import Progress, in_order
 from r2seg.metrics import Histogram, LevelCounts, add_histograms
 from r2seg.metrics.catalogue import MEASURES
 from r2seg.metrics.probabilities import joined, with_levels
+from r2seg.workers import Progress, in_order
 
 Pooled = dict[tuple[str, str], Histogram]
 PooledByGroup = dict[tuple[str, str], dict[str, LevelCounts]]

@@ -14,7 +14,7 @@ from r2seg.errors import UserError, some
 from r2seg.evaluation.options import EvaluationOptions, Labels
 from r2seg.evaluation.results import Row, Target
 from r2seg.evaluation.scoring import Job
-from r2seg.evaluation.workers import Progress, in_order
+from r2seg.workers import Progress, in_order
 
 ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value
 _ABSENT = "absent"

@@ -18,8 +18,8 @@ from r2seg.data.images import Image, ImageError, check_same_grid, read_image
 from r2seg.evaluation.planes import Planes, planes
 from r2seg.evaluation.results import Report, Target
 from r2seg.evaluation.scoring import Job, Masks
-from r2seg.evaluation.workers import in_order
 from r2seg.metrics.catalogue import MEASURES
+from r2seg.workers import in_order
 
 # Blue is the reference's side, orange the prediction's; distinct with any colour vision, and by dashes.
 REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#3FA7FF", "#FF6A00"

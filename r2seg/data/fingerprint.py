@@ -1,0 +1,215 @@
+"""What the files of cases hold: sizes, geometry, intensities, label voxels, and what is wrong with them.
+
+Facts of one case at a time, on the grid of its file; nothing is oriented or resampled. Choosing settings from them is planning, and
+showing them is the data check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from r2seg.data.cases import Case
+from r2seg.data.images import IGNORE, Image, LabelMap, check_same_grid, read_image, read_label_map
+from r2seg.errors import UserError
+from r2seg.workers import in_order
+
+PERCENTILES = (0.5, 50.0, 99.5)
+# Values looked at for percentiles: enough for a tenth of a percentile, and bounded for large volumes.
+_SAMPLES = 200_000
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What the files of one case hold. Where a file cannot be read, its facts are empty and ``problems`` says why.
+
+    Attributes:
+        id: The case's id.
+        group: Its patient.
+        shape: Spatial size (*S) in the file's axis order; () if the image cannot be read.
+        num_channels: Channels of the image.
+        dtype: Type of its values, such as "int16"; "float32" if the header rescales.
+        spacing_mm: Voxel size along R, A and S of a volume, (X, Y) of a picture that has geometry; None without geometry.
+        orientation: Direction in which each axis of a volume's file grows, such as "RAS" or "LPS"; None without geometry.
+        intensity: For each channel minimum, 0.5 percentile, median, 99.5 percentile and maximum; minimum and maximum are exact,
+            the others are of evenly spread values.
+        foreground: Label -> voxels inside the field of view; {} if the label map cannot be read, or there is none.
+        num_voxels: Voxels of the image.
+        num_counted: Voxels that are trained on and scored: inside the field of view and not ignored.
+        problems: Why the case cannot be used, one line each, files by name; () if it can.
+        warnings: What a person should know about its files, one line each.
+    """
+
+    id: str
+    group: str
+    shape: tuple[int, ...] = ()
+    num_channels: int = 0
+    dtype: str = ""
+    spacing_mm: tuple[float, ...] | None = None
+    orientation: str | None = None
+    intensity: tuple[tuple[float, float, float, float, float], ...] = ()
+    foreground: Mapping[str, int] = field(default_factory=dict)
+    num_voxels: int = 0
+    num_counted: int = 0
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CaseContents:
+    """A case in memory, as far as its files can be read.
+
+    Attributes:
+        image: The image, or None.
+        indices: Class indices (*S) uint8 on the image's grid, `IGNORE` outside the field of view; None if there are none.
+        problems: Why the case cannot be used, one line each.
+        warnings: What a person should know, one line each.
+    """
+
+    image: Image | None
+    indices: np.ndarray | None
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseContents:
+    """The files of a case; unlike training, which stops at the first, it lists everything that is wrong with them.
+
+    Args:
+        case: Its files.
+        labels: Name -> values in the files, in class order; {} to leave the labels out.
+        ignore_label: Value in the files of pixels that are neither trained on nor scored.
+    """
+    problems: list[str] = []
+    warnings: list[str] = []
+
+    def read(kind: str, function: Callable[[], Image]) -> Image | None:
+        try:
+            found = function()
+        except UserError as error:
+            problems.append(_with_remedy(error, f"replace the {kind}, or remove the case"))
+            return None
+        if image is not None:
+            try:
+                check_same_grid(image, found)
+            except UserError as error:
+                problems.append(_with_remedy(error, f"export the {kind} on the grid of its image, or remove the case"))
+                return None
+        return found
+
+    image: Image | None = None
+    image = read("image", lambda: read_image(case.images))
+    label = mask = None
+    if case.labels and labels:
+        label = read("label", lambda: read_label_map(case.reference, labels, ignore_label))
+    if (path := case.mask) is not None:
+        mask = read("mask", lambda: read_label_map(path, {"field of view": 255}))
+    for kind, found in (("label", label), ("mask", mask)):
+        if isinstance(found, LabelMap) and found.cut:
+            warnings.append(f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut at grey level 128")
+    indices = None if label is None else label.array[0]
+    if indices is not None and mask is not None:
+        if not mask.array.any():
+            problems.append(f"{mask.path}: the field of view is empty; replace the mask, or remove the case")
+        indices = np.where(mask.array[0] > 0, indices, np.uint8(IGNORE))
+    return CaseContents(image, indices, tuple(problems), tuple(warnings))
+
+
+def _with_remedy(error: UserError, remedy: str) -> str:
+    """The error's line, with a remedy if it names none itself."""
+    text = str(error)
+    return text if ";" in text else f"{text}; {remedy}"
+
+
+def measure_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseFacts:
+    """The facts of one case; never raises for what its files hold.
+
+    Args:
+        case: Its files.
+        labels: Name -> values in the files, in class order; {} to leave the labels out.
+        ignore_label: Value in the files of pixels that are neither trained on nor scored.
+    """
+    return facts_of(case, read_case(case, labels, ignore_label), labels)
+
+
+def facts_of(case: Case, contents: CaseContents, labels: Mapping[str, Sequence[int]]) -> CaseFacts:
+    """The facts of a case that is in memory.
+
+    Args:
+        case: Its files.
+        contents: What ``read_case`` read.
+        labels: Name -> values, in class order.
+    """
+    image, indices = contents.image, contents.indices
+    if image is None:
+        return CaseFacts(case.id, case.group, problems=contents.problems, warnings=contents.warnings)
+    num_voxels = int(np.prod(image.shape))
+    foreground: dict[str, int] = {}
+    num_counted = num_voxels
+    if indices is not None:
+        tally = _tally(indices)
+        foreground = {name: int(tally[index]) for index, name in enumerate(labels, start=1)}
+        num_counted -= int(tally[IGNORE])
+    spacing_mm, orientation = _geometry(image)
+    return CaseFacts(
+        id=case.id,
+        group=case.group,
+        shape=image.shape,
+        num_channels=image.num_channels,
+        dtype=str(image.array.dtype),
+        spacing_mm=spacing_mm,
+        orientation=orientation,
+        intensity=tuple(_five_numbers(channel) for channel in image.array),
+        foreground=foreground,
+        num_voxels=num_voxels,
+        num_counted=num_counted,
+        problems=contents.problems,
+        warnings=contents.warnings,
+    )
+
+
+def _tally(indices: np.ndarray) -> np.ndarray:
+    """Voxels of each class index (256), part by part: bincount alone would need eight bytes per voxel."""
+    flat, tally = indices.ravel("K"), np.zeros(256, np.int64)
+    for start in range(0, flat.size, 1 << 20):
+        tally += np.bincount(flat[start : start + (1 << 20)], minlength=256)
+    return tally
+
+
+def _geometry(image: Image) -> tuple[tuple[float, ...] | None, str | None]:
+    """Voxel size in R, A, S order and orientation of a volume; a picture's own voxel size and None."""
+    own = image.spacing_mm
+    if own is None or image.affine is None or image.spatial_dims == 2:
+        return own, None
+    from nibabel.orientations import aff2axcodes, io_orientation
+
+    order = np.argsort(io_orientation(image.affine)[:, 0])
+    return tuple(own[int(axis)] for axis in order), "".join(aff2axcodes(image.affine))
+
+
+def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
+    step = max(1, channel.size // _SAMPLES) | 1  # odd: it does not run along one column of a grid
+    low, middle, high = np.percentile(channel.ravel("K")[::step], PERCENTILES)
+    return float(channel.min()), float(low), float(middle), float(high), float(channel.max())
+
+
+def measure_cases(
+    cases: Sequence[Case],
+    labels: Mapping[str, Sequence[int]],
+    ignore_label: int | None = None,
+    *,
+    workers: int | None = None,
+    on_case: Callable[[int, int], None] | None = None,
+) -> list[CaseFacts]:
+    """The facts of every case, several at a time; one case per worker is in memory.
+
+    Args:
+        cases: Their files.
+        labels: Name -> values in the files, in class order; {} to leave the labels out.
+        ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        workers: Cases read at the same time; None for one per core, at most 4.
+        on_case: Called with the number of cases done and of all cases after each.
+    """
+    return list(in_order(lambda case: measure_case(case, labels, ignore_label), cases, workers, on_case))
