@@ -77,6 +77,7 @@ def infer(
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
     from r2seg.case_sets import cases_of
+    from r2seg.config import HeldOut
     from r2seg.run import Run
 
     opened = Run.open(run)  # fails early, before torch is loaded, if the folder is not a run folder
@@ -88,7 +89,9 @@ def infer(
     from r2seg.inference.outcomes import OUTCOMES
     from r2seg.inference.segmenter import Segmenter
 
-    references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
+    data = opened.config.data
+    roots = [data.root, *([data.split.test.root] if isinstance(data.split.test, HeldOut) else [])]
+    references = [root / name for root in roots for name in ("labels", "masks", "SegmentationClass")]
     if split is None:
         channels = opened.in_channels
         jobs = plan_jobs(inputs or (), output, channels, probabilities=probabilities, protected=references)
