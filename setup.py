@@ -64,7 +64,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["r2seg", "r2seg.*"]),
-    package_data={"r2seg": ["py.typed"], "r2seg.evaluation": ["templates/*"]},
+    package_data={
+        "r2seg": ["py.typed"],
+        "r2seg.pictures": ["templates/*"],
+        "r2seg.data_check": ["templates/*"],
+        "r2seg.evaluation": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.8",
         "torchvision",

@@ -6,8 +6,9 @@ showing them is the data check.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class CaseFacts:
     spacing_mm: tuple[float, ...] | None = None
     orientation: str | None = None
     intensity: tuple[tuple[float, float, float, float, float], ...] = ()
-    foreground: Mapping[str, int] = field(default_factory=dict)
+    foreground: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_voxels: int = 0
     num_counted: int = 0
     problems: tuple[str, ...] = ()
@@ -104,15 +105,20 @@ def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int
     label = mask = None
     if case.labels and labels:
         label = read("label", lambda: read_label_map(case.reference, labels, ignore_label))
-    if (path := case.mask) is not None:
-        mask = read("mask", lambda: read_label_map(path, {"field of view": 255}))
+    if (field := case.mask) is not None:
+        mask = read("mask", lambda: read_label_map(field, {"field of view": 255}))
+    for path in case.observers if labels else ():  # only evaluations use them: training goes on without
+        try:
+            observer = read_label_map(path, labels, ignore_label)
+            if image is not None:
+                check_same_grid(image, observer)
+        except UserError as error:
+            warnings.append(_with_remedy(error, "replace or remove this second reference"))
     for kind, found in (("label", label), ("mask", mask)):
         if isinstance(found, LabelMap) and found.cut:
             warnings.append(f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut at grey level 128")
     indices = None if label is None else label.array[0]
     if indices is not None and mask is not None:
-        if not mask.array.any():
-            problems.append(f"{mask.path}: the field of view is empty; replace the mask, or remove the case")
         indices = np.where(mask.array[0] > 0, indices, np.uint8(IGNORE))
     return CaseContents(image, indices, tuple(problems), tuple(warnings))
 
@@ -189,9 +195,15 @@ def _geometry(image: Image) -> tuple[tuple[float, ...] | None, str | None]:
     return tuple(own[int(axis)] for axis in order), "".join(aff2axcodes(image.affine))
 
 
-def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
+def evenly_spread(channel: np.ndarray) -> np.ndarray:
+    """Values (N,) of a channel, evenly spread over its voxels: enough for percentiles, and few of a large volume."""
     step = max(1, channel.size // _SAMPLES) | 1  # odd: it does not run along one column of a grid
-    low, middle, high = np.percentile(channel.ravel("K")[::step], PERCENTILES)
+    spread: np.ndarray = channel.ravel("K")[::step]
+    return spread
+
+
+def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
+    low, middle, high = np.percentile(evenly_spread(channel), PERCENTILES)
     return float(channel.min()), float(low), float(middle), float(high), float(channel.max())
 
 
