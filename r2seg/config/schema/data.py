@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator
 
-from r2seg.config.schema.base import FilePath, Section
+from r2seg.config.schema.base import FilePath, Section, shown
 from r2seg.config.schema.labels import Labels, LabelValue
 from r2seg.config.schema.split import Split
+
+
+def _one_or_many_series(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(one, bool) or not isinstance(one, int | str) or one == "" for one in values):
+        raise ValueError(f"{shown(value)}: give the number or the UID of a series, or a list of them")
+    return tuple(values)
+
+
+SeriesNames = Annotated[tuple[int | str, ...], BeforeValidator(_one_or_many_series)]
 
 
 class Data(Section):
@@ -21,6 +31,10 @@ class Data(Section):
     )
     labels: Labels = Field(
         description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
+    )
+    series: SeriesNames = Field(
+        (),
+        description="numbers or UIDs of DICOM series, which choose in folders that hold several: exactly one of them must be there",
     )
     ignore_label: LabelValue | None = Field(
         None, description="value in the files of pixels that are neither trained on nor scored"
