@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import nibabel
@@ -12,8 +13,10 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK
-from dicom_files import OBLIQUE, stored_values, write_enhanced, write_series
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless, generate_uid
+from dicom_files import OBLIQUE, slice_of, stored_values, write_enhanced, write_series
+from PIL import Image as Pillow
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless, generate_uid
 
 from r2seg.data.images import ImageError, read_grid, read_image, write_label_map
 
@@ -318,3 +321,19 @@ def test_without_pydicom_the_message_has_the_command(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pydicom", None)
     with pytest.raises(ImageError, match=r"needs pydicom: pip install 'r2seg\[dicom\]'"):
         read_grid(folder)
+
+
+def test_a_jpeg_photograph_has_the_colours_that_pillow_reads(tmp_path):
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:, :24], picture[:, 24:] = (200, 30, 40), (20, 160, 220)
+    packed = BytesIO()
+    Pillow.fromarray(picture).save(packed, "JPEG", quality=95)
+    dataset = slice_of(np.zeros((32, 48), np.int16), (0, 0, 0), series=generate_uid(), number=1)
+    dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "YBR_FULL_422", 0
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PixelData, dataset["PixelData"].VR = encapsulate([packed.getvalue()]), "OB"
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    pydicom.dcmwrite(tmp_path / "skin.dcm", dataset, enforce_file_format=True)
+    found = np.moveaxis(read_image(tmp_path / "skin.dcm").array, 0, -1).astype(int)
+    assert np.abs(found - np.asarray(Pillow.open(packed))).max() <= 2  # two ways of rounding YCbCr to RGB

@@ -81,7 +81,9 @@ def open_dicom(path: Path) -> File:
     """
     kind = kind_of(path)
     if kind is None:
-        raise ImageError(f"{path}: is not DICOM, or damaged: the mark DICM is missing at byte 128")
+        raise ImageError(
+            f"{path}: is not DICOM, or damaged: the mark DICM is missing at byte 128; if other programs read it, rewrite it with DCMTK's dcmconv"
+        )
     if kind in LABELS:
         raise ImageError(f"{path}: is of the kind {named_kind(kind)}: a label, not an image")
     if kind in VOLUMES:
