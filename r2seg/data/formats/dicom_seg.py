@@ -64,16 +64,16 @@ class Segments:
         Raises:
             ImageError: A frame does not lie on the image's voxels, or marks pixels outside the image.
         """
-        with errors_of(self.path, "read"):
-            pixels = np.asarray(self._dataset.pixel_array)
-        pixels = pixels[None] if pixels.ndim == 2 else pixels
+        # One frame at a time: a hundred segments of a large volume are gigabytes.
         for index, frame in enumerate(self._dataset.PerFrameFunctionalGroupsSequence):
-            if self.kind == "LABELMAP":
-                marked = pixels[index] == number
-            elif int(self._group(frame, "SegmentIdentificationSequence").ReferencedSegmentNumber) == number:
-                marked = pixels[index] != 0
-            else:
-                continue
+            is_labelmap = self.kind == "LABELMAP"
+            if not is_labelmap:
+                segment = self._group(frame, "SegmentIdentificationSequence").ReferencedSegmentNumber
+                if int(segment) != number:
+                    continue
+            with errors_of(self.path, "read"):
+                pixels = np.asarray(self._dataset.get_stored_frame(index + 1))
+            marked = pixels == (number if is_labelmap else 1)
             if marked.any():
                 yield self._placed(np.argwhere(marked), frame, marked.shape, index)
 
