@@ -7,7 +7,7 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,11 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]
+
+
+def parse_series(given: Sequence[str] | None) -> tuple[int | str, ...]:
+    """DICOM series as they were typed: numbers, or UIDs."""
+    return tuple(int(one) if one.isdecimal() else one for one in given or ())
 
 
 def open_console(stderr: bool = False) -> Console:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, Image, LabelMap, check_same_grid, read_image, read_label_map
+from r2seg.data.images import IGNORE, Image, LabelMap, SeriesChoice, check_same_grid, read_image, read_label_map
 from r2seg.errors import UserError
 from r2seg.workers import in_order
 
@@ -75,13 +75,16 @@ class CaseContents:
     warnings: tuple[str, ...]
 
 
-def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseContents:
+def read_case(
+    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+) -> CaseContents:
     """The files of a case; unlike training, which stops at the first, it lists everything that is wrong with them.
 
     Args:
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
     problems: list[str] = []
     warnings: list[str] = []
@@ -101,15 +104,17 @@ def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int
         return found
 
     image: Image | None = None
-    image = read("image", lambda: read_image(case.images))
+    image = read("image", lambda: read_image(case.images, series=series))
     label = mask = None
     if case.labels and labels:
-        label = read("label", lambda: read_label_map(case.reference, labels, ignore_label))
+        label = read(
+            "label", lambda: read_label_map(case.reference, labels, ignore_label, image=case.images[0], series=series)
+        )
     if (field := case.mask) is not None:
         mask = read("mask", lambda: read_label_map(field, {"field of view": 255}))
     for path in case.observers if labels else ():  # only evaluations use them: training goes on without
         try:
-            observer = read_label_map(path, labels, ignore_label)
+            observer = read_label_map(path, labels, ignore_label, image=case.images[0], series=series)
             if image is not None:
                 check_same_grid(image, observer)
         except UserError as error:
@@ -129,15 +134,18 @@ def _with_remedy(error: UserError, remedy: str) -> str:
     return text if ";" in text else f"{text}; {remedy}"
 
 
-def measure_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseFacts:
+def measure_case(
+    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+) -> CaseFacts:
     """The facts of one case; never raises for what its files hold.
 
     Args:
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
-    return facts_of(case, read_case(case, labels, ignore_label), labels)
+    return facts_of(case, read_case(case, labels, ignore_label, series=series), labels)
 
 
 def facts_of(case: Case, contents: CaseContents, labels: Mapping[str, Sequence[int]]) -> CaseFacts:
@@ -212,6 +220,7 @@ def measure_cases(
     labels: Mapping[str, Sequence[int]],
     ignore_label: int | None = None,
     *,
+    series: SeriesChoice = (),
     workers: int | None = None,
     on_case: Callable[[int, int], None] | None = None,
 ) -> list[CaseFacts]:
@@ -221,7 +230,8 @@ def measure_cases(
         cases: Their files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
         workers: Cases read at the same time; None for one per core, at most 4.
         on_case: Called with the number of cases done and of all cases after each.
     """
-    return list(in_order(lambda case: measure_case(case, labels, ignore_label), cases, workers, on_case))
+    return list(in_order(lambda case: measure_case(case, labels, ignore_label, series=series), cases, workers, on_case))

@@ -38,7 +38,9 @@ def labels_present(
         if not case.labels:
             return frozenset()
         try:
-            indices = read_label_map(case.reference, data.labels, data.ignore_label).array
+            indices = read_label_map(
+                case.reference, data.labels, data.ignore_label, image=case.images[0], series=data.series
+            ).array
         except UserError as error:
             return str(error)
         counts = np.bincount(indices.reshape(-1), minlength=IGNORE + 1)

@@ -28,8 +28,14 @@ class ReadCase(Transform):
         self.data = data
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        image = read_image(case.images)
-        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label)
+        image = read_image(case.images, series=self.data.series)
+        label = read_label_map(
+            case.reference,
+            self.data.labels,
+            self.data.ignore_label,
+            image=case.images[0],
+            series=self.data.series,
+        )
         check_same_grid(image, label)
         indices = label.array[0]
         if case.mask is not None:

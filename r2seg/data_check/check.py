@@ -111,7 +111,7 @@ def check_data(
 
         def look(item: tuple[str, Case]) -> CheckedCase:
             part, case = item
-            contents = read_case(case, config.data.labels, config.data.ignore_label)
+            contents = read_case(case, config.data.labels, config.data.ignore_label, series=config.data.series)
             checked = _checked(part, case, contents, config)
             return replace(checked, tile=_tile(contents, config, colours)) if pictures else checked
 

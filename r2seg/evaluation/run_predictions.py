@@ -55,7 +55,7 @@ class RunPredictions:
                 "give them the same names (their values may differ)"
             )
         labels = {name: theirs[name] for name in ours}
-        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder), labels)
+        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder, series=cases.config.data.series), labels)
 
     def scored_with(self, options: EvaluationOptions) -> EvaluationOptions:
         """Options to score these predictions: with the run's name and labels, and where they come from."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from r2seg.data.images import Image, ImageError, check_same_grid, read_image
+from r2seg.data.images import Image, ImageError, SeriesChoice, check_same_grid, read_image
 from r2seg.evaluation.planes import Planes, planes
 from r2seg.evaluation.results import Report, Target
 from r2seg.evaluation.scoring import Job, Masks
@@ -149,7 +149,7 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
     """
     target = report.targets[case]
     masks = Job.of(report).masks(target)[label]
-    image, note = _image_of(target, masks)
+    image, note = _image_of(target, masks, report.options.series)
     return _draw(report, rank, case, label, measure, masks, image, note, LARGE)
 
 
@@ -169,7 +169,7 @@ def show_all(report: Report) -> tuple[dict[tuple[str, str], Shown], int]:
     def draw(case: str) -> list[Shown]:
         target = report.targets[case]
         found = job.masks(target)
-        image, note = _image_of(target, next(iter(found.values())))
+        image, note = _image_of(target, next(iter(found.values())), report.options.series)
         return [_draw(report, "", case, label, key, masks, image, note, SMALL) for label, masks in found.items()]
 
     shown: dict[tuple[str, str], Shown] = {}
@@ -234,12 +234,12 @@ def _window_of_run(report: Report) -> tuple[float, float] | None:
     return (intensity["low"], intensity["high"]) if intensity.get("kind") == "hu_window" else None
 
 
-def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
+def _image_of(target: Target, masks: Masks, series: SeriesChoice) -> tuple[Image | None, str]:
     """The image on the masks' grid, or None and why there is none."""
     if not target.images:
         return None, "no image given (--images)"
     try:
-        image = read_image(target.images[0])
+        image = read_image(target.images[0], series=series)
         check_same_grid(masks.like, image)
     except ImageError as error:
         return None, str(error)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r2seg.config.schema.base import FilePath, Section
+from r2seg.config.schema.base import FilePath, Section, shown
 from r2seg.config.schema.files import Files
 from r2seg.config.schema.labels import Labels, LabelValue
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
+
+
+def _one_or_many_series(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(one, bool) or not isinstance(one, int | str) or one == "" for one in values):
+        raise ValueError(f"{shown(value)}: give the number or the UID of a series, or a list of them")
+    return tuple(values)
+
+
+SeriesNames = Annotated[tuple[int | str, ...], BeforeValidator(_one_or_many_series)]
 
 
 class Data(Section):
@@ -34,6 +46,10 @@ class Data(Section):
     labels: Labels = Field(
         description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written",
         examples=[{"lung": 1}, {"lung": [1, 2], "heart": 3}],
+    )
+    series: SeriesNames = Field(
+        (),
+        description="numbers or UIDs of DICOM series, which choose in folders that hold several: exactly one of them must be there",
     )
     ignore_label: LabelValue | None = Field(
         None, description="value in the files of pixels that are neither trained on nor scored", examples=[255]
