@@ -700,7 +700,7 @@ def test_16_bit_masks_are_declared_with_the_value_to_write_first(tmp_path: Path)
         ),
         (
             "resize: {longst_side: 9}",
-            "c.yaml:8: preprocessing.resize.longst_side: unknown key; did you mean longest_side?",
+            "c.yaml:8: preprocessing.resize.longst_side: unknown key; did you mean preprocessing.resize.longest_side?",
         ),
         ("clahe: {clip: 0.01}", "c.yaml:8: preprocessing.clahe.clip: 0.01: must be greater than or equal to 1"),
         ("color: gray", "c.yaml:8: preprocessing.color: 'gray' is not valid; did you mean grey?"),
