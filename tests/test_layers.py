@@ -17,6 +17,8 @@ ROOT = Path(r2seg.__file__).parent
 LAYERS = {
     "errors": 0,
     "files": 0,
+    "labels": 0,
+    "palette": 0,
     "devices": 0,
     "networks": 0,
     "metrics": 0,

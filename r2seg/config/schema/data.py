@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_serializer, field_validator
 
 from r2seg.config.schema.base import FilePath, Section
-from r2seg.config.schema.labels import Labels, LabelValue
+from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.split import Split
+from r2seg.labels import IgnoreLabel
 
 
 class Data(Section):
@@ -20,10 +21,11 @@ class Data(Section):
         description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
     )
     labels: Labels = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
+        description="foreground labels: name -> value(s) in the files, a colour, or a section; 0 is background; the first value is "
+        "written"
     )
-    ignore_label: LabelValue | None = Field(
-        None, description="value in the files of pixels that are neither trained on nor scored"
+    ignore_label: IgnoredPixels = Field(
+        None, description="value, or colour such as [224, 224, 192], of pixels that are neither trained on nor scored"
     )
     group: str | None = Field(
         None, description="regular expression whose first group, found in the case id, is the patient"
@@ -33,10 +35,8 @@ class Data(Section):
 
     @field_validator("ignore_label")
     @classmethod
-    def _ignored_is_no_label(cls, ignore_label: int | None, info: ValidationInfo) -> int | None:
-        for name, values in info.data.get("labels", {}).items():
-            if ignore_label in values:
-                raise ValueError(f"{ignore_label} is also a value of the label {name}")
+    def _ignored_is_no_label(cls, ignore_label: IgnoreLabel | None, info: ValidationInfo) -> IgnoreLabel | None:
+        check_ignored(ignore_label, info.data.get("labels", {}))
         return ignore_label
 
     @field_validator("group")
@@ -53,5 +53,5 @@ class Data(Section):
         return group
 
     @field_serializer("labels")
-    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, int | list[int]]:
-        return {name: values[0] if len(values) == 1 else list(values) for name, values in labels.items()}
+    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {name: plain_label(label) for name, label in labels.items()}
