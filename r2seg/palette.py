@@ -56,10 +56,12 @@ def label_colors(labels: Labels) -> dict[str, Rgb]:
     return {name: colors[name] for name in labels}
 
 
-def palette_color(color: Rgb) -> Rgb:
-    """The colour as a palette picture holds it: greys are moved by one step of blue.
+def palette_color(value: int, color: Rgb) -> Rgb:
+    """The colour of a label value as a palette picture holds it: greys are moved by one step of blue, but white of 255.
 
     A palette whose colours are all grey is read by its grey levels, as tools write masks that way; ours is read by index.
     """
     red, green, blue = color
+    if color == PALETTE[value]:
+        return color
     return (red, green, blue - 1 if blue else 1) if red == green == blue else color

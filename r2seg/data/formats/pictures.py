@@ -141,7 +141,7 @@ def palette_picture(array: np.ndarray, colors: Mapping[int, Rgb]) -> Any:
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(array))
-    every = (palette_color(colors[value]) if value in colors else PALETTE[value] for value in range(256))
+    every = (palette_color(value, colors[value]) if value in colors else PALETTE[value] for value in range(256))
     picture.putpalette(bytes(channel for color in every for channel in color))
     return picture
 

@@ -82,8 +82,11 @@ class _Declared:
     @property
     def palette_colors(self) -> dict[int, int]:
         """As `colors`, and the colours that our own palette pictures have."""
-        drawn = label_colors(self.labels).values()
-        ours = {packed(palette_color(color)): index for index, color in enumerate(drawn, start=1)}
+        drawn = label_colors(self.labels)
+        ours = {
+            packed(palette_color(min(values_of(label)[0], IGNORE), drawn[name])): index
+            for index, (name, label) in enumerate(self.labels.items(), start=1)
+        }
         return {**ours, **self.colors}
 
     def __str__(self) -> str:
