@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_serializer, field_validator
 from r2seg.config.schema.base import FilePath, Section
 from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.split import Split
-from r2seg.labels import IgnoreLabel
+from r2seg.labels import MOST_OVERLAPPING, IgnoreLabel
 
 
 class Data(Section):
@@ -24,6 +24,11 @@ class Data(Section):
         description="foreground labels: name -> value(s) in the files, a colour, or a section; 0 is background; the first value is "
         "written"
     )
+    overlapping: bool = Field(
+        False,
+        description="whether labels may overlap: a case has one label map per label, in the order of labels, or one of as many "
+        "channels; at most 7 labels, with network.output sigmoid",
+    )
     ignore_label: IgnoredPixels = Field(
         None, description="value, or colour such as [224, 224, 192], of pixels that are neither trained on nor scored"
     )
@@ -32,6 +37,22 @@ class Data(Section):
     )
     split: Split = Split()
     cache: FilePath | None = Field(None, description="folder for preprocessed cases; default: inside the run")
+
+    @field_validator("overlapping")
+    @classmethod
+    def _labels_are_channels(cls, overlapping: bool, info: ValidationInfo) -> bool:
+        labels = info.data.get("labels", {})
+        if overlapping and len(labels) > MOST_OVERLAPPING:
+            raise ValueError(f"there are {len(labels)} labels: at most {MOST_OVERLAPPING} can overlap")
+        values = [label[0] for label in labels.values()]
+        if overlapping and values != sorted(
+            values
+        ):  # keys that some tool sorted would swap the channels without a word
+            raise ValueError(
+                f"the channels are in the order of labels, {', '.join(labels)}, but their values are {', '.join(map(str, values))}: "
+                "list the labels by ascending value"
+            )
+        return overlapping
 
     @field_validator("ignore_label")
     @classmethod
