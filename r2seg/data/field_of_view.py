@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from r2seg.data.geometry import WorkingGrid, resample, resample_indices
-from r2seg.data.images import Image, check_same_grid, read_label_map
+from r2seg.data.images import Image, LabelMap, read_label_map
 from r2seg.errors import UserError
 
 # The search is done on a copy of at most this many pixels a side.
@@ -21,20 +21,18 @@ _DARK = 0.12
 _LEAST_BORDER = 0.03
 
 
-def read_field_of_view(path: Path, image: Image) -> np.ndarray:
+def read_field_of_view(path: Path, image: Image) -> LabelMap:
     """The mask of a case, on its image's grid.
 
-    Shape: (*S) bool.
+    Shape: array (1, *S), above 0 inside.
 
     Raises:
         UserError: It cannot be read, lies on another grid, or is empty.
     """
-    mask = read_label_map(path, {"field of view": 255})
-    check_same_grid(image, mask)
-    inside = mask.array[0] > 0
-    if not inside.any():
+    mask = read_label_map(path, {"field of view": 255}, like=image)
+    if not mask.array.any():
         raise UserError(f"{path}: the field of view is empty")
-    return inside
+    return mask
 
 
 def find_field_of_view(picture: np.ndarray) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from monai.transforms import Compose, Transform
 from r2seg.data.cases import Case
 from r2seg.data.field_of_view import read_field_of_view
 from r2seg.data.geometry import resample, resample_indices
-from r2seg.data.images import Image, check_same_grid, read_image, read_label_map
+from r2seg.data.images import Image, read_image, read_labels
 from r2seg.data.intensity import measure_intensity
 from r2seg.data.preprocessing import adjust_image, outside_to_ignore, working_grid
 
@@ -23,23 +23,28 @@ if TYPE_CHECKING:
 
 
 class ReadCase(Transform):
-    """Case -> its ``image``, its label map as class ``indices``, and its ``mask`` (or None), on the file's grid."""
+    """Case -> its ``image``, its label map as class ``indices``, and its ``mask`` (or None), on the file's grid.
+
+    ``cut`` lists the masks that were smeared and cut.
+    """
 
     def __init__(self, data: Data) -> None:
         self.data = data
 
     def __call__(self, case: Case) -> dict[str, Any]:
         image = read_image(case.images, series=self.data.series)
-        label = read_label_map(
-            case.reference,
-            self.data.labels,
-            self.data.ignore_label,
-            image=case.images[0],
-            series=self.data.series,
+        label = read_labels(
+            case.labels, self.data.labels, self.data.ignore_label, overlapping=self.data.overlapping, like=image
         )
-        check_same_grid(image, label)
         mask = None if case.mask is None else read_field_of_view(case.mask, image)
-        return {"case": case, "image": image, "indices": label.array[0], "mask": mask}
+        cut = [each.path for each in (label, mask) if each is not None and each.cut]
+        return {
+            "case": case,
+            "image": image,
+            "indices": label.array[0],
+            "mask": None if mask is None else mask.array[0] > 0,
+            "cut": cut,
+        }
 
 
 class AdjustImage(Transform):
@@ -56,8 +61,9 @@ class AdjustImage(Transform):
 class ToWorkingGrid(Transform):
     """Adds ``voxels`` (C, *S) and ``label`` (*S) on the working grid, ``reference`` (*S) on the oriented one, and ``grid``."""
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, overlapping: bool = False) -> None:
         self.preprocessing = preprocessing
+        self.overlapping = overlapping
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         image: Image = sample["image"]
@@ -69,7 +75,7 @@ class ToWorkingGrid(Transform):
             "grid": grid,
             "voxels": resample(oriented, grid),
             "reference": reference,
-            "label": resample_indices(reference, grid),
+            "label": resample_indices(reference, grid, overlapping=self.overlapping),
         }
 
 
@@ -86,5 +92,10 @@ class MeasureIntensity(Transform):
 def case_transforms(data: Data, preprocessing: Preprocessing) -> Compose:
     """Case -> everything training and validation need of it, deterministically."""
     return Compose(
-        [ReadCase(data), AdjustImage(preprocessing), ToWorkingGrid(preprocessing), MeasureIntensity(preprocessing)]
+        [
+            ReadCase(data),
+            AdjustImage(preprocessing),
+            ToWorkingGrid(preprocessing, overlapping=data.overlapping),
+            MeasureIntensity(preprocessing),
+        ]
     )

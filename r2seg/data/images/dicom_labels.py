@@ -5,25 +5,23 @@ How contours are filled and segments placed is in formats/dicom_rtstruct.py and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from r2seg.data.formats import Grid, ImageError, SeriesChoice, open_file
+from r2seg.data.formats import File, Grid, ImageError
 from r2seg.data.formats.dicom import DicomSource
 from r2seg.data.formats.dicom_files import RTSTRUCT, label_file_of
 from r2seg.data.formats.dicom_rtstruct import Structures
 from r2seg.data.formats.dicom_seg import Segments
 from r2seg.data.formats.messages import named, say_once
+from r2seg.data.images.image import Image
 from r2seg.errors import counted, some
+from r2seg.labels import Labels, values_of
 
-Labels = Mapping[str, int | Sequence[int]]
 
-
-def read_dicom_label(
-    path: Path, labels: Labels, image: Path | None, *, series: SeriesChoice = ()
-) -> tuple[np.ndarray, Grid]:
+def read_dicom_label(path: Path, labels: Labels, like: Image | File | Grid | None) -> tuple[np.ndarray, Grid]:
     """Class indices of an RTSTRUCT or DICOM-SEG on the grid of the image it belongs to.
 
     A structure or segment belongs to the label of its name; capitals and blanks around a name do not matter. Segments of which none
@@ -33,8 +31,7 @@ def read_dicom_label(
     Args:
         path: The file, or a folder in which it is the only label.
         labels: Name -> value or values, in class order.
-        image: The image: a file or a folder with a DICOM series.
-        series: Which series of the image's folder, if it holds several.
+        like: The image, read or opened; of a DICOM series also its slices are known.
 
     Shape: array (*S) uint8, 0 background, 1..K the labels, S that of the image.
 
@@ -42,7 +39,7 @@ def read_dicom_label(
         ImageError: No image is given, it has no such label, or the file does not fit its grid.
     """
     file, kind = label_file_of(path) or (path, "")
-    grid, source = _grid_for(file, image, series)
+    grid, source = _grid_for(file, like)
     with named(file):
         drawn = (Structures if kind == RTSTRUCT else Segments)(file, grid, source)
         numbers = _matched(file, drawn.names, labels, by_number=kind != RTSTRUCT)
@@ -68,27 +65,28 @@ def read_dicom_label(
     return indices, grid
 
 
-def grid_of_dicom_label(path: Path, image: Path | None, *, series: SeriesChoice = ()) -> Grid:
-    """The grid that an RTSTRUCT or DICOM-SEG is read on, which is the image's.
+def grid_of_dicom_label(path: Path, like: Image | File | Grid | None) -> Grid:
+    """The grid that an RTSTRUCT or DICOM-SEG is read on, which is its image's.
 
     Raises:
         ImageError: No image is given, or it is not a volume with geometry.
     """
-    return _grid_for(path, image, series)[0]
+    return _grid_for(path, like)[0]
 
 
-def _grid_for(path: Path, image: Path | None, series: SeriesChoice) -> tuple[Grid, DicomSource | None]:
-    if image is None:
+def _grid_for(path: Path, like: Image | File | Grid | None) -> tuple[Grid, DicomSource | None]:
+    if like is None:
         raise ImageError(
             f"{path}: is drawn in millimetres and needs the grid of its image: name a config or run, which knows the images, or "
             "their folder with --images"
         )
-    opened = open_file(image, series=series)
-    if opened.grid.spatial_dims != 3 or opened.grid.affine is None:
+    grid = like if isinstance(like, Grid) else like.grid
+    if grid.spatial_dims != 3 or grid.affine is None:
         raise ImageError(
-            f"{path}: is drawn in millimetres, and its image {image} is not a volume with voxel size and place"
+            f"{path}: is drawn in millimetres, and its image {grid.path} is not a volume with voxel size and place"
         )
-    return opened.grid, opened.source if isinstance(opened.source, DicomSource) else None
+    source = None if isinstance(like, Grid) else like.source
+    return grid, source if isinstance(source, DicomSource) else None
 
 
 def _matched(path: Path, names: Mapping[int, str], labels: Labels, *, by_number: bool) -> dict[str, int]:
@@ -108,7 +106,7 @@ def _matched(path: Path, names: Mapping[int, str], labels: Labels, *, by_number:
         found |= {label: numbers[0]} if numbers else {}
     if not found and by_number:
         for label, values in labels.items():
-            numbers = [n for n in ([values] if isinstance(values, int | np.integer) else values) if n in names]
+            numbers = [n for n in values_of(values) if n in names]
             if len(numbers) > 1:
                 raise ImageError(f"{path}: label {label} takes the segments {some(numbers)}: give it one of them")
             found |= {label: numbers[0]} if numbers else {}
