@@ -365,7 +365,7 @@ def test_a_label_is_not_taken_for_a_channel(root: Path) -> None:
 )
 def test_training_sees_pictures_as_inference_does(tmp_path: Path, preprocessing: dict) -> None:
     rng = np.random.default_rng(0)
-    for folder in ("images", "labels", "masks"):
+    for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     pixels = rng.integers(60, 255, (20, 24, 3), np.uint8)
     pixels[:, :5] = 0
@@ -376,6 +376,7 @@ def test_training_sees_pictures_as_inference_does(tmp_path: Path, preprocessing:
     mask = np.zeros((20, 24), np.uint8)
     mask[1:19, 5:] = 255
     if "field_of_view" not in preprocessing:
+        (tmp_path / "masks").mkdir()
         Picture.fromarray(mask).save(tmp_path / "masks" / "p.png")
     config = config_of(tmp_path, data={"labels": {"x": 255}}, window={"plane": None}, preprocessing=preprocessing)
     (case,) = cached(config, tmp_path / "cache")
