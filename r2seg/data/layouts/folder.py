@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 
 
+def is_folder(root: Path) -> bool:
+    """Whether a folder has images/ and labels/."""
+    return (root / "images").is_dir() and (root / "labels").is_dir()
+
+
 def folder_cases(data: Data) -> list[Case]:
     """``images/NAME.*`` with ``labels/NAME.*`` and, if there are fields of view, ``masks/NAME.*``.
 

@@ -12,6 +12,24 @@ if TYPE_CHECKING:
     from r2seg.config import Data
 
 
+# The classes and their values in the palette pictures (Everingham et al., IJCV 2010).
+CLASSES = {
+    name: value
+    for value, name in enumerate(
+        (
+            "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
+            "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+        ),
+        start=1,
+    )
+}  # fmt: skip
+
+
+def is_voc(root: Path) -> bool:
+    """Whether a folder has JPEGImages/ and SegmentationClass/."""
+    return (root / "JPEGImages").is_dir() and (root / "SegmentationClass").is_dir()
+
+
 def voc_cases(data: Data) -> list[Case]:
     """The cases that ``ImageSets/Segmentation`` lists: ``train.txt`` for training, ``val.txt`` for validation.
 
