@@ -9,7 +9,7 @@ import pytest
 
 from r2seg.config import Data
 from r2seg.data.cases import Case, find_images, join_channels
-from r2seg.data.layouts import LAYOUTS, find_cases
+from r2seg.data.layouts import LAYOUTS, LayoutError, find_cases, list_cases
 from r2seg.errors import UserError
 
 
@@ -30,7 +30,6 @@ def cases_of(root: Path, group: str | None = None) -> list[Case]:
 def error_of(root: Path, group: str | None = None) -> str:
     with pytest.raises(UserError) as caught:
         cases_of(root, group)
-    assert "\n" not in str(caught.value)
     return str(caught.value).replace(f"{root}/", "")
 
 
@@ -71,16 +70,25 @@ def test_channels_that_are_not_counted_from_zero_without_a_gap_are_not_a_set(tmp
     ]
     assert join_channels(files, tmp_path) == {}
     root = make(tmp_path / "set", "images/a_0000.png", "images/a_0002.png", "labels/a.png")
-    assert error_of(root).startswith(
-        "2 of 2 images in images have no label of the same name in labels: a_0000, a_0002; "
-    )
+    assert error_of(root).startswith("labels/*.*: this is no label of any of the 2 images: ")
 
 
-def test_images_without_labels_are_named(tmp_path: Path) -> None:
-    root = make(tmp_path, *(f"images/{i}.png" for i in range(8)), "labels/0.png")
-    message = error_of(root)
-    assert message.startswith("7 of 8 images in ")
-    assert "1, 2, 3, 4, 5 and 2 more; add the labels or move the images away" in message
+def test_images_without_labels_are_named_one_line_each(tmp_path: Path) -> None:
+    root = make(tmp_path, *(f"images/{i}.png" for i in range(4)), "labels/0.png", "labels/2.png")
+    assert error_of(root).splitlines() == [
+        f"images/{i}.png: has no label: add labels/{i}.*, or move the image away" for i in (1, 3)
+    ]
+
+
+def test_of_one_kind_of_mistake_twenty_are_shown_and_all_are_kept(tmp_path: Path) -> None:
+    root = make(tmp_path, *(f"images/{i:02}.png" for i in range(30)), "labels/00.png", "images/01.jpg")
+    with pytest.raises(LayoutError) as caught:
+        cases_of(root)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 20 + 1 + 1  # 29 without label, and the doubled 01
+    assert "... and 9 more mistakes of this kind: missing label" in lines
+    assert len(caught.value.problems) == 30
+    assert [case.id for case in caught.value.cases] == ["00"]
 
 
 def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
@@ -90,12 +98,12 @@ def test_two_files_of_one_stem_are_refused(tmp_path: Path) -> None:
 
 def test_two_labels_of_one_stem_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a.png", "labels/a.gif", "labels/a.png")
-    assert error_of(root) == "labels/a.gif and labels/a.png have the same name: remove one"
+    assert error_of(root) == "labels/a.gif and labels/a.png have the same name: rename or remove one"
 
 
 def test_two_files_for_one_channel_are_refused(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a_0000.jpg", "images/a_0000.png", "labels/a.png")
-    assert error_of(root) == "images/a_0000.jpg and images/a_0000.png have the same name: rename or remove one"
+    assert "images/a_0000.jpg and images/a_0000.png have the same name: rename or remove one" in error_of(root)
 
 
 def test_one_file_and_a_set_of_channels_for_one_label_are_refused(tmp_path: Path) -> None:
@@ -107,7 +115,7 @@ def test_fields_of_view_pair_too_and_are_all_or_none(tmp_path: Path) -> None:
     root = make(tmp_path, "images/a_0000.png", "images/a_0001.png", "labels/a.png", "masks/a.gif")
     assert cases_of(root)[0].mask == root / "masks/a.gif"
     make(root, "images/b.png", "labels/b.png")
-    assert error_of(root) == "masks has no field of view for b; add them or remove the folder masks/"
+    assert error_of(root) == "images/b.png: has no field of view: add masks/b.*, or move all fields of view away"
 
 
 def test_hidden_and_foreign_files_are_passed_over(tmp_path: Path) -> None:
@@ -146,7 +154,7 @@ def test_the_group_is_what_the_pattern_finds_in_the_id(tmp_path: Path) -> None:
         error_of(root, r"_(\d+)L")
         == "data.group '_(\\\\d+)L' does not match the case 'Image_01R': fix the pattern, or remove it"
     )
-    assert "does not match the case 'Image_01L'" in error_of(root, r"Image_\d+(Z)?")
+    assert len(error_of(root, r"Image_\d+(Z)?").splitlines()) == 3
 
 
 @pytest.mark.parametrize("pattern", [r"Image_(\d*?)", r"(x*)", r"Image( *)_"])
@@ -158,18 +166,21 @@ def test_a_pattern_that_finds_no_patient_is_refused(pattern: str, tmp_path: Path
 def test_labels_without_an_image_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = make(tmp_path, "images/a.png", "labels/a.png", "labels/b.png")
     assert [case.id for case in cases_of(root)] == ["a"]
-    assert "1 label without an image of the same name, ignored: b" in caplog.text
+    assert f"1 label without an image, ignored: {root / 'labels/b.png'}" in caplog.text
 
 
 def test_missing_and_empty_folders_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no folder images/: put images/NAME\.\* and labels/NAME\.\* there"):
-        cases_of(tmp_path)
-    root = make(tmp_path, "images/readme.txt")
+    assert error_of(tmp_path / "nothing").endswith("there is no such folder; name the data set's folder")
+    put = "put images/NAME.* and labels/NAME.* into data.root"
+    assert error_of(tmp_path).splitlines() == [
+        f"{name}: there is no such folder: {put}" for name in ("images", "labels")
+    ]
+    root = make(tmp_path, "images/readme.txt", "labels/a.png")
     assert error_of(root).startswith("images holds no image; known formats: .nii.gz")
 
 
 def test_a_folder_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = make(tmp_path, "images/locked/a.png")
+    root = make(tmp_path, "images/locked/a.png", "labels/a.png")
     listed = Path.iterdir
 
     def refuse(path: Path):
@@ -181,59 +192,79 @@ def test_a_folder_that_cannot_be_read_is_reported(tmp_path: Path, monkeypatch: p
     assert error_of(root) == "images/locked: cannot be read: Permission denied"
 
 
-# Pascal VOC
+# the data set's folder
 
 
-def make_voc(root: Path, train: str = "b c", val: str = "a") -> Path:
-    for name in "abc":
-        make(root, f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png")
-    make(root, "JPEGImages/unlabelled.jpg")
-    lists = root / "ImageSets" / "Segmentation"
-    lists.mkdir(parents=True)
-    for name, ids in (("train", train), ("val", val)):
-        (lists / f"{name}.txt").write_text("\n".join(ids.split()) + "\n")
-    return root
+def test_the_only_folder_below_the_root_that_fits_is_taken_and_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make(tmp_path / "a" / "b", "images/x.png", "labels/x.png")
+    assert [case.id for case in cases_of(tmp_path)] == ["x"]
+    assert f"data.root {tmp_path}: the data set is taken from {root}" in caplog.text
 
 
-def voc_cases(root: Path) -> list[Case]:
-    return find_cases(Data(layout="voc", root=root, labels={"a": 1}))
+def test_of_two_folders_that_fit_none_is_chosen(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        make(tmp_path / name, "images/x.png", "labels/x.png")
+    assert error_of(tmp_path).endswith("holds 2 folders in the layout folder: a, b; name one of them")
 
 
-def test_pascal_voc_fixes_the_parts_of_its_cases(tmp_path: Path) -> None:
-    root = make_voc(tmp_path)
-    a, b, c = voc_cases(root)
-    assert a == Case(
-        "a", (root / "JPEGImages/a.jpg",), (root / "SegmentationClass/a.png",), group="a", split="validation"
+def test_a_folder_inside_the_data_set_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    make(tmp_path / "set", "images/x.png", "labels/x.png")
+    assert (
+        error_of(tmp_path / "set" / "images")
+        .splitlines()[0]
+        .endswith(
+            f"; {tmp_path / 'set'} looks right: set data.root to it".replace(f"{tmp_path / 'set' / 'images'}/", "")
+        )
     )
-    assert (b.split, c.split) == ("train", "train")
-
-
-@pytest.mark.parametrize(
-    ("train", "val", "message"),
-    [
-        ("a b", "c a", r"val\.txt names a, which .*train\.txt already names: remove one"),
-        ("a b a", "c", r"train\.txt names a, which .*train\.txt already names: remove one"),
-        ("a d", "b", r"train\.txt names d, but .*d\.jpg does not exist"),
-    ],
-)
-def test_lists_of_pascal_voc_that_contradict_are_reported(tmp_path: Path, train: str, val: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        voc_cases(make_voc(tmp_path, train, val))
-
-
-def test_another_folder_than_that_of_pascal_voc_is_reported(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"has no ImageSets/Segmentation/train\.txt: name the folder VOCdevkit/VOC2012"):
-        voc_cases(tmp_path)
 
 
 # the table
 
 
 def test_the_layouts_are_those_that_a_config_may_name() -> None:
-    assert len(LAYOUTS) >= 2
-    assert sorted(get_args(Data.model_fields["layout"].annotation)) == sorted(LAYOUTS)
+    assert len(LAYOUTS) == 12
+    assert get_args(Data.model_fields["layout"].annotation) == tuple(LAYOUTS)
+    assert all(layout.about for layout in LAYOUTS.values())
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'coco', which is unknown: give one of folder, voc"):
+    with pytest.raises(UserError, match=r"'coco', which is unknown: give one of drive, stare, .*, folder, files"):
         find_cases(Data.model_construct(layout="coco", root=tmp_path))
+
+
+# dictionaries for MONAI
+
+
+def test_cases_are_listed_as_the_dictionaries_that_monai_takes(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/a_0000.png", "images/a_0001.png", "labels/a.png", "masks/a.gif")
+    assert list_cases(root) == [
+        {
+            "image": [str(root / "images/a_0000.png"), str(root / "images/a_0001.png")],
+            "label": str(root / "labels/a.png"),
+            "mask": str(root / "masks/a.gif"),
+            "id": "a",
+            "group": "a",
+        }
+    ]
+
+
+def test_listed_cases_have_observers_groups_and_parts_where_the_data_set_has_them(tmp_path: Path) -> None:
+    make(tmp_path, "Image_01L.jpg", "Image_01L_1stHO.png", "Image_01L_2ndHO.png")
+    (one,) = list_cases(tmp_path, "chase_db1")
+    assert (one["observers"], one["group"]) == ([str(tmp_path / "Image_01L_2ndHO.png")], "01")
+    files = {"image": "{group}-{id}.nii", "label": {"b": "{group}-{id}.b.nrrd", "a": "{group}-{id}.a.nrrd"}}
+    make(tmp_path / "own", "p1-x.nii", "p1-x.a.nrrd", "p1-x.b.nrrd")
+    (one,) = list_cases(tmp_path / "own", "files", files=files)
+    assert one["label"] == [str(tmp_path / "own/p1-x.b.nrrd"), str(tmp_path / "own/p1-x.a.nrrd")]
+    assert (one["id"], one["group"]) == ("p1/x", "p1")
+
+
+def test_wrong_arguments_of_the_list_are_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^list_cases: group: '.x' has no parentheses"):
+        list_cases(tmp_path, group=".x")
+    with pytest.raises(UserError, match=r"^layout is 'coco', which is unknown"):
+        list_cases(tmp_path, "coco")
+    with pytest.raises(UserError, match=r"^list_cases: .*data.layout is files: give patterns"):
+        list_cases(tmp_path, "files")

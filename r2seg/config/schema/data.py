@@ -5,20 +5,41 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator
+from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from r2seg.config.schema.base import FilePath, Section
+from r2seg.config.schema.files import Files
 from r2seg.config.schema.labels import Labels, LabelValue
 from r2seg.config.schema.split import Split
+from r2seg.errors import nearest, some
 
 
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal["folder", "voc"] = Field("folder", description="how files are named and paired: see data/layouts/")
-    root: FilePath = Field(
-        description="folder with images/ and labels/ (masks/ for fields of view); relative to the config file"
+    layout: Literal[
+        "drive",
+        "stare",
+        "chase_db1",
+        "hrf",
+        "isic",
+        "kaggle_lung",
+        "lctsc",
+        "msd",
+        "nnunet",
+        "voc",
+        "folder",
+        "files",
+    ] = Field(
+        "folder",
+        description="how files are named and paired: a data set as unpacked, folder (images/, labels/, masks/), or files, which "
+        "data.files describes",
     )
+    root: FilePath = Field(
+        description="folder of the data set, for the layout folder the one with images/ and labels/; relative to the config file"
+    )
+    files: Files | None = Field(None, description="layout files: patterns of the files' names, or a table of cases")
     labels: Labels = Field(
         description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
     )
@@ -51,6 +72,30 @@ class Data(Section):
         if groups < 1:
             raise ValueError(f"{group!r} has no parentheses: put them around the patient's part of the id")
         return group
+
+    @model_validator(mode="after")
+    def _files_belong_to_their_layout(self) -> Data:
+        if problem := self._problem_of_files():
+            key, text = problem
+            raise PydanticCustomError("at_key", "{text}", {"path": ("data", *key), "text": text})
+        return self
+
+    def _problem_of_files(self) -> tuple[tuple[str, ...], str] | None:
+        """The key and what is wrong, where layout, files, labels and group contradict one another."""
+        if self.files is None:
+            if self.layout == "files":
+                return ("files",), "is missing, and data.layout is files: give patterns of image and label, or a table"
+            return None
+        if self.layout != "files":
+            return ("files",), f"is not used by the layout {self.layout}: set data.layout: files, or remove it"
+        if isinstance(self.files.label, dict):
+            if unknown := [name for name in self.files.label if name not in self.labels]:
+                return ("files", "label"), f"{some(unknown)}: not in data.labels; {nearest(unknown[0], self.labels)}"
+            if missing := [name for name in self.labels if name not in self.files.label]:
+                return ("files", "label"), f"has no pattern for {some(missing)} of data.labels: add it"
+        if self.group is not None and self.files.image and "{group}" in self.files.image[0]:
+            return ("group",), "the patient is {group} in data.files.image already: remove one of them"
+        return None
 
     @field_serializer("labels")
     def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, int | list[int]]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2seg.data.cases import Case, find_images, group_of, join_channels, no_image_in, relative_stem
-from r2seg.errors import UserError, counted, some
+from r2seg.data.cases import Case, join_channels, relative_stem
+from r2seg.data.layouts.tree import Partners, Tree
+from r2seg.errors import UserError
 
 if TYPE_CHECKING:
     from r2seg.config import Data
 
-_LOG = logging.getLogger(__name__)
+_PUT = "put images/NAME.* and labels/NAME.* into data.root"
 
 
 def is_folder(root: Path) -> bool:
@@ -24,61 +24,42 @@ def folder_cases(data: Data) -> list[Case]:
     """``images/NAME.*`` with ``labels/NAME.*`` and, if there are fields of view, ``masks/NAME.*``.
 
     Raises:
-        UserError: A folder is missing or empty, an image has no label or no field of view, or two files claim one case.
+        LayoutError: A folder is missing or empty, an image has no label or no field of view, or two files claim one case.
     """
-    root = data.root
-    for name in ("images", "labels"):
-        if not (root / name).is_dir():
-            raise UserError(f"data.root {root} has no folder {name}/: put images/NAME.* and labels/NAME.* there")
-    files = find_images(root / "images")
-    if not files:
-        raise UserError(no_image_in(root / "images"))
-    labels = _by_stem(root / "labels")
-    masks = _by_stem(root / "masks") if (root / "masks").is_dir() else {}
+    tree = Tree(data)
+    return tree.finish(paired_folders(tree, "images", "labels", "masks", remedy=_PUT))
 
-    images: dict[str, tuple[Path, ...]] = {}
-    joined = {base: channels for base, channels in join_channels(files, root / "images").items() if base in labels}
+
+def paired_folders(tree: Tree, images: str, labels: str, masks: str, *, remedy: str) -> list[Case]:
+    """The cases of folders whose files have the same names: images, labels and, if the folder is there, fields of view."""
+    root = tree.root
+    files = tree.images_in(root / images, remedy=remedy)
+    references = _by_stem(tree, root / labels, remedy)
+    fields = _by_stem(tree, root / masks, f"remove the folder {masks}/") if (root / masks).is_dir() else {}
+    found: dict[str, tuple[Path, ...]] = {}
+    try:
+        sets = join_channels(files, root / images)
+    except UserError as error:
+        tree.wrong("doubled name", str(error))
+        sets = {}
+    joined = {base: channels for base, channels in sets.items() if base in references}
     in_sets = {path for channels in joined.values() for path in channels}
-    for path in files:
-        if path not in in_sets:
-            stem = relative_stem(path, root / "images")
-            if stem in images:
-                raise UserError(f"{images[stem][0]} and {path} are both case {stem!r}: rename or remove one")
-            images[stem] = (path,)
-    for base, channels in joined.items():
-        if base in images:
-            raise UserError(f"{images[base][0]} and {channels[0]} are both case {base!r}: rename or remove one")
-        images[base] = channels
-
-    unlabelled = sorted(set(images) - set(labels))
-    if unlabelled:
-        raise UserError(
-            f"{len(unlabelled)} of {len(images)} images in {root / 'images'} have no label of the same name in {root / 'labels'}: "
-            f"{some(unlabelled)}; add the labels or move the images away"
-        )
-    if unpaired := sorted(set(labels) - set(images)):
-        _LOG.warning(
-            "%s: %s without an image of the same name, ignored: %s",
-            root,
-            counted(len(unpaired), "label"),
-            some(unpaired),
-        )
-    unmasked = sorted(set(images) - set(masks)) if masks else []
-    if unmasked:
-        raise UserError(
-            f"{root / 'masks'} has no field of view for {some(unmasked)}; add them or remove the folder masks/"
-        )
-    return [
-        Case(id=key, images=images[key], labels=(labels[key],), mask=masks.get(key), group=group_of(key, data.group))
-        for key in sorted(images)
-    ]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in find_images(folder):
-        stem = relative_stem(path, folder)
+    singles = [(relative_stem(path, root / images), (path,)) for path in files if path not in in_sets]
+    for stem, channels in [*singles, *joined.items()]:
         if stem in found:
-            raise UserError(f"{found[stem]} and {path} have the same name: remove one")
-        found[stem] = path
+            tree.wrong(
+                "doubled case",
+                f"{found[stem][0]} and {channels[0]} are both case {stem!r}: rename or remove one",
+            )
+        found.setdefault(stem, channels)
+    if not (files and references):  # said already
+        return []
+    mask = Partners(fields, f"{masks}/{{}}.*".format)
+    return tree.pair(found, Partners(references, f"{labels}/{{}}.*".format), mask=mask)
+
+
+def _by_stem(tree: Tree, folder: Path, remedy: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in tree.images_in(folder, remedy=remedy):
+        tree.add(found, relative_stem(path, folder), path)
     return found

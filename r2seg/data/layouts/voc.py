@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r2seg.data.cases import Case, group_of
-from r2seg.errors import UserError
+from r2seg.data.cases import Case
+from r2seg.data.layouts.tree import Partners, Tree
 
 if TYPE_CHECKING:
     from r2seg.config import Data
@@ -36,23 +36,40 @@ def voc_cases(data: Data) -> list[Case]:
     VOC's own test labels are not public.
 
     Raises:
-        UserError: A list is missing, names a case twice, or names one whose files are missing.
+        LayoutError: A list is missing, names a case twice, or names one whose files are missing.
     """
+    tree = Tree(data)
     cases: list[Case] = []
     listed_in: dict[str, Path] = {}
     for name, part in (("train", "train"), ("val", "validation")):
-        listed = data.root / "ImageSets" / "Segmentation" / f"{name}.txt"
-        if not listed.is_file():
-            raise UserError(
-                f"data.root {data.root} has no {listed.relative_to(data.root)}: name the folder VOCdevkit/VOC2012"
+        listed = tree.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+        try:
+            ids = listed.read_text("utf-8").split()
+        except (OSError, UnicodeDecodeError):
+            tree.wrong(
+                "missing list", f"{listed}: there is no such list: name the folder VOCdevkit/VOC2012 in data.root"
             )
-        for case_id in listed.read_text("utf-8").split():
+            continue
+        if not ids:
+            tree.wrong("empty list", f"{listed}: names no case: unpack Pascal VOC again")
+        images: dict[str, Path] = {}
+        labels: dict[str, Path] = {}
+        for case_id in ids:
             if case_id in listed_in:
-                raise UserError(f"{listed} names {case_id}, which {listed_in[case_id]} already names: remove one")
+                tree.wrong(
+                    "doubled case", f"{listed} names {case_id}, which {listed_in[case_id]} already names: remove one"
+                )
+                continue
             listed_in[case_id] = listed
-            image = data.root / "JPEGImages" / f"{case_id}.jpg"
-            label = data.root / "SegmentationClass" / f"{case_id}.png"
-            if missing := [path for path in (image, label) if not path.is_file()]:
-                raise UserError(f"{listed} names {case_id}, but {missing[0]} does not exist")
-            cases.append(Case(case_id, (image,), (label,), group=group_of(case_id, data.group), split=part))
-    return sorted(cases, key=lambda case: case.id)
+            image = tree.root / "JPEGImages" / f"{case_id}.jpg"
+            label = tree.root / "SegmentationClass" / f"{case_id}.png"
+            if image.is_file():
+                images[case_id] = image
+            else:
+                tree.wrong(
+                    "missing image", f"{listed} names {case_id}, but {image} does not exist: add it, or remove the line"
+                )
+            if image.is_file() and label.is_file():
+                labels[case_id] = label
+        cases += tree.pair(images, Partners(labels, "SegmentationClass/{}.png".format), split=part)
+    return tree.finish(cases)
