@@ -14,6 +14,8 @@ from r2seg.planning.looks import Kind, Look
 if TYPE_CHECKING:
     import torch
 
+# Load of other programs, as a share of the cores, from which measured times say little.
+_BUSY_SHARE = 0.3
 # Working axes of volumes
 _AXIS_OF = {"L": 0, "R": 0, "P": 1, "A": 1, "I": 2, "S": 2}
 
@@ -113,11 +115,13 @@ class Machine:
         device: "cpu", "cuda" or "mps".
         memory: Bytes that are free on the device.
         about: In words.
+        is_busy: Whether other programs were using it.
     """
 
     device: str
     memory: int
     about: str
+    is_busy: bool = False
 
     @property
     def is_fast(self) -> bool:
@@ -135,7 +139,9 @@ class Machine:
             memory = torch.cuda.mem_get_info(device)[0]
         else:
             memory = _free_host_memory()
-        return cls(device.type, memory, f"{describe_device(device)}, {memory / 2**30:.0f} GiB free")
+        load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        busy = load > _BUSY_SHARE * (os.cpu_count() or 1) + 1  # 1: this program itself
+        return cls(device.type, memory, f"{describe_device(device)}, {memory / 2**30:.0f} GiB free", busy)
 
 
 def _free_host_memory() -> int:

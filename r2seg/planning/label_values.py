@@ -139,7 +139,9 @@ def find_labels(
         raise UserError("\n".join(sorted(problems)[:10]))
     doubts = [f"label map that cannot be used: {text}" for text in sorted(problems)[:5]]
     if len(chosen) < len(paths):
-        doubts.append(f"label values were looked at in {len(chosen)} of {len(paths)} label maps; r2seg check looks at all")
+        doubts.append(
+            f"label values were looked at in {len(chosen)} of {len(paths)} label maps; r2seg check looks at all"
+        )
     counts: Counter[int] = Counter()
     for each in found:
         counts.update(each.counts)
@@ -149,13 +151,17 @@ def find_labels(
         declared = _flat(known)
         undeclared = [value for value in values if value not in declared and value != ignored]
         if undeclared and not (len(values) == 1 and len(known) == 1) and not any(each.smeared for each in found):
-            doubts.append(f"the files hold {some(undeclared)}, which the data set does not document: add them to data.labels")
+            doubts.append(
+                f"the files hold {some(undeclared)}, which the data set does not document: add them to data.labels"
+            )
         evidence = (f"names and values as the data set documents them; {told}",)
         return FoundLabels(dict(known), ignored, evidence, tuple(doubts))
     if colors := frozenset().union(*(each.colors for each in found)) - {(0, 0, 0)}:
         labels = {f"label_{number}": {"rgb": list(color)} for number, color in enumerate(sorted(colors), start=1)}
         doubts.append("the label maps are in colours: give each its name")
-        return FoundLabels(labels, None, (f"{counted(len(colors), 'colour')} in the label maps; black is background",), tuple(doubts))
+        return FoundLabels(
+            labels, None, (f"{counted(len(colors), 'colour')} in the label maps; black is background",), tuple(doubts)
+        )
     if not values:
         raise UserError("every label map is empty: there is nothing to train on")
     if any(each.smeared for each in found):
@@ -166,19 +172,25 @@ def find_labels(
     ignore = _IGNORED if len(values) > 1 and values[-1] == _IGNORED and values[-2] < _IGNORED // 2 else None
     if ignore is not None:
         values.remove(ignore)
-        doubts.append(f"the value {ignore} is taken for undecided pixels, which are left out; if it is a label, name it")
+        doubts.append(
+            f"the value {ignore} is taken for undecided pixels, which are left out; if it is a label, name it"
+        )
     if len(values) == 1 and {1, 255} >= {*values}:
         told += "; 0 is background"
     names, source = _names(values, paths, word)
     if source is None:
-        doubts.append(f"the labels have no names yet: {', '.join(names.values())}; write the real ones into data.labels")
-    evidence = (told, *([source] if source else []))
-    return FoundLabels({names[value]: value for value in values}, ignore, evidence, tuple(doubts))
+        doubts.append(
+            f"the labels have no names yet: {', '.join(names.values())}; write the real ones into data.labels"
+        )
+    told_by = (told, *([source] if source else []))
+    return FoundLabels({names[value]: value for value in values}, ignore, told_by, tuple(doubts))
 
 
 def _flat(labels: Mapping[str, Any]) -> set[int]:
     """All values of the labels."""
-    return {int(value) for given in labels.values() for value in (given if isinstance(given, list | tuple) else [given])}
+    return {
+        int(value) for given in labels.values() for value in (given if isinstance(given, list | tuple) else [given])
+    }
 
 
 def _names(values: Sequence[int], paths: Sequence[Path], word: str) -> tuple[dict[int, str], str | None]:

@@ -113,10 +113,12 @@ def fit_length(costs: Costs, budget_seconds: float) -> Length:
     left = available - validations - epochs * _SECONDS_PER_EPOCH
     steps_per_epoch = max(1, min(_MOST_STEPS // epochs, int(left / (epochs * costs.step)))) if left > 0 else 1
     seconds = fixed + validations + epochs * (_SECONDS_PER_EPOCH + steps_per_epoch * costs.step)
-    if seconds < 0.8 * budget_seconds:
-        notes.append(f"the budget is not used up: {counted(epochs * steps_per_epoch, 'step')} are as many as nnU-Net takes")
+    if seconds < 0.8 * budget_seconds and epochs * steps_per_epoch > 0.9 * _MOST_STEPS:
+        notes.append(f"the budget is not used up: {epochs * steps_per_epoch} steps are as many as nnU-Net takes")
     if validations > 0.3 * seconds:
-        notes.append(f"validations take {validations / seconds:.0%} of the time: a validation of all cases takes {duration(costs.validation)}")
+        notes.append(
+            f"validations take {validations / seconds:.0%} of the time: a validation of all cases takes {duration(costs.validation)}"
+        )
     return Length(steps_per_epoch, epochs, validate_every, seconds, validations / seconds, tuple(notes))
 
 
@@ -128,7 +130,9 @@ def length_choices(length: Length, batch_size: int, costs: Costs, budget: str) -
             length.steps_per_epoch * batch_size,
             f"{counted(length.steps_per_epoch, 'step')} of {costs.step:.2f} s",
         ),
-        Choice("training.max_epochs", length.epochs, f"so that all of it takes about {duration(length.seconds)}, {budget}"),
+        Choice(
+            "training.max_epochs", length.epochs, f"so that all of it takes about {duration(length.seconds)}, {budget}"
+        ),
         Choice(
             "training.validate_every",
             length.validate_every,

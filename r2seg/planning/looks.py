@@ -107,7 +107,9 @@ def tell_kind(looks: Sequence[Look], of_layout: str | None, names: str) -> Kind:
         if any(word in names for word in ("flair", "_t1", "_t2", "mri", "/mr", "_mr", "adc", "dwi")):
             return Kind("mr", "names of MR sequences", True)
         if len(looks[0].facts.shape) == 3 and low >= 0:
-            return Kind("mr", f"volumes without values below 0 (to {high:g}): MR, or CT that is not in Hounsfield units", False)
+            return Kind(
+                "mr", f"volumes without values below 0 (to {high:g}): MR, or CT that is not in Hounsfield units", False
+            )
         return Kind("other", f"values from {low:g} to {high:g}", False)
     framed = sum(look.has_dark_frame for look in looks) / len(looks)
     red = sum(_is_reddish(look) for look in looks) / len(looks)

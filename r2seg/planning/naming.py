@@ -123,12 +123,12 @@ def read_names(names: Sequence[str], constant: frozenset[str] = frozenset()) -> 
     ):
         shared += 1
     places = _places({path.parts[shared:-1] for path in paths}, constant)
-    repeated = Counter((places[path.parts[shared:-1]], split_suffix(path)[0]) for path in paths)
+    repeated = Counter((places[path.parts[shared:-1]], split_suffix(path.name)[0]) for path in paths)
     files = []
     for path in paths:
         folders = path.parts[shared:-1]
         place = places[folders]
-        stem, suffix = split_suffix(path)
+        stem, suffix = split_suffix(path.name)
         role, affix = affix_of(stem)
         # The same name in every patient's folder: the folder is the id.
         if "*" in place and repeated[place, stem] > 1 and not re.search(r"\d{2}|^\d+$", stem):

@@ -31,7 +31,9 @@ def preprocessing_choices(data: Summary, sizes: Sizes) -> list[Choice]:
             Choice(
                 "preprocessing.spacing_mm",
                 None if sizes.spacing_mm is None else list(sizes.spacing_mm),
-                f"[R-L, A-P, S-I] in mm: {sizes.spacing_reason}" if sizes.spacing_mm else f"null: {sizes.spacing_reason}",
+                f"[R-L, A-P, S-I] in mm: {sizes.spacing_reason}"
+                if sizes.spacing_mm
+                else f"null: {sizes.spacing_reason}",
             )
         )
     if sizes.resize is not None:
@@ -42,7 +44,13 @@ def preprocessing_choices(data: Summary, sizes: Sizes) -> list[Choice]:
 def _ct(data: Summary) -> list[Choice]:
     values = data.labelled_values
     if not len(values):
-        return [Choice("preprocessing.intensity", {"kind": "hu_window", "low": -1000, "high": 1000}, "CT; no labelled voxel was seen")]
+        return [
+            Choice(
+                "preprocessing.intensity",
+                {"kind": "hu_window", "low": -1000, "high": 1000},
+                "CT; no labelled voxel was seen",
+            )
+        ]
     low, high = np.percentile(values, _CLIP)
     margin = max(_WIDENED * (high - low), (_LEAST_HU_RANGE - (high - low)) / 2)
     low_hu, high_hu = max(_AIR_HU, int(np.floor((low - margin) / 10) * 10)), int(np.ceil((high + margin) / 10) * 10)
@@ -68,7 +76,9 @@ def _mr(data: Summary) -> list[Choice]:
 
 def _fundus(data: Summary) -> list[Choice]:
     where = "given" if data.has_masks else "find"
-    told = "the data have one for every picture" if data.has_masks else "there are none, so it is found from each picture"
+    told = (
+        "the data have one for every picture" if data.has_masks else "there are none, so it is found from each picture"
+    )
     return [
         Choice("preprocessing.field_of_view", where, f"field of view: {told}"),
         Choice(
@@ -111,7 +121,11 @@ def window_choices(data: Summary, sizes: Sizes) -> list[Choice]:
     choices.append(Choice("network.channels", list(sizes.channels), sizes.network_reason))
     if sizes.strides is not None:
         strides = [step[0] if len(set(step)) == 1 else list(step) for step in sizes.strides]
-        choices.append(Choice("network.strides", strides, "an axis whose voxels are coarser than twice the others' is not halved yet"))
+        choices.append(
+            Choice(
+                "network.strides", strides, "an axis whose voxels are coarser than twice the others' is not halved yet"
+            )
+        )
     choices.append(Choice("network.steps", 2, "recurrent passes, the paper's t"))
     if sizes.dims == 3:
         choices.append(Choice("network.norm", "instance", "batches of few volumes have no statistics of their own"))
@@ -170,9 +184,7 @@ def split_choices(data: Summary) -> list[Choice]:
         reason = "the data set has its own; this share is used for nothing else"
     elif groups <= 10:
         number = max(1, round(share * groups))
-        reason = (
-            f"{number} of {groups} patients: with so few, the choice of the checkpoint says little; name other patients to compare"
-        )
+        reason = f"{number} of {groups} patients: with so few, the choice of the checkpoint says little; name other patients to compare"
     else:
         reason = f"a share of the {groups} patients; it chooses the checkpoint"
     choices.append(Choice("data.split.validation", share, reason))

@@ -178,7 +178,10 @@ def _dims(
     if not machine.is_fast:
         return 2, "2-D slices: a 3-D network takes many times as long on a CPU (--plan 3d for one)"
     if spacing is not None and max(spacing) > ANISOTROPIC * min(spacing):
-        return 2, f"2-D slices: the voxels are {max(spacing) / min(spacing):.1f} times as long as wide, more than {ANISOTROPIC:g}"
+        return (
+            2,
+            f"2-D slices: the voxels are {max(spacing) / min(spacing):.1f} times as long as wide, more than {ANISOTROPIC:g}",
+        )
     if min(shape) < _LEAST_SLICES:
         return 2, f"2-D slices: the volumes have only {min(shape)} of them (--plan 3d for a 3-D network)"
     return 3, "3-D: nearly cubic voxels, and a GPU (--plan 2d for slices)"
@@ -235,7 +238,9 @@ def _wanted_window(
         window = np.minimum(window, side / relative)
     limit = "the memory at hand" if fits < largest else f"{'a GPU' if where == 'gpu' else 'a CPU'} in a reasonable time"
     whole = bool((window >= np.array(seen)).all())
-    text = f"whole slices of {grid}" if whole and dims == 2 else f"of a grid of typically {grid}; as much as suits {limit}"
+    text = (
+        f"whole slices of {grid}" if whole and dims == 2 else f"of a grid of typically {grid}; as much as suits {limit}"
+    )
     return tuple(int(max(1, round(size))) for size in window), text
 
 
@@ -269,5 +274,11 @@ def _batch(window: tuple[int, ...], base: int, dims: int, machine: Machine) -> t
     fits = int(machine.memory * _SHARE_OF_MEMORY / each)
     size = max(least, min(most, fits))
     if size < most:
-        return size, f"as many as fit half of the {machine.memory / 2**30:.0f} GiB that are free, at about {each / 2**30:.1f} GiB each"
-    return size, f"about {size * each / 2**30:.1f} GiB in training, of the {machine.memory / 2**30:.0f} GiB that are free"
+        return (
+            size,
+            f"as many as fit half of the {machine.memory / 2**30:.0f} GiB that are free, at about {each / 2**30:.1f} GiB each",
+        )
+    return (
+        size,
+        f"about {size * each / 2**30:.1f} GiB in training, of the {machine.memory / 2**30:.0f} GiB that are free",
+    )

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
+from ignite.engine import Engine, Events
 
 from r2seg.config import Config
 from r2seg.data.cache import CachedCase
@@ -110,30 +110,21 @@ def _medium(cases: Sequence[Case], number: int) -> list[Case]:
 
 
 def _time_steps(assembly: Assembly) -> tuple[float, int]:
-    """Seconds per step, windows drawn beside it as in a real epoch, and how many steps were timed."""
-    seconds: list[float] = []
-    sampler = assembly.sampler
-    trainer = assembly.make_trainer([], epochs=1, steps_per_epoch=1)
-    assembly.network.train()
-    spent = 0.0
-    epoch = sampler.epoch(0)
-    try:
-        for index in range(_WARM_UP + _MOST_STEPS):
-            begun = _now(assembly.device)
-            batch = next(epoch, None)
-            if batch is None:
-                epoch = sampler.epoch(0)
-                batch = next(epoch)
-            trainer._iteration(trainer, batch)
-            took = _now(assembly.device) - begun
-            if index >= _WARM_UP:
-                seconds.append(took)
-                spent += took
-            if spent > _SECONDS and len(seconds) >= _LEAST_STEPS:
-                break
-    finally:
-        epoch.close()  # type: ignore[attr-defined]
-    return float(np.mean(seconds)), len(seconds)
+    """Seconds from step to step, windows drawn beside it as in a real epoch, and how many steps were timed."""
+    batches = (batch for epoch in range(_WARM_UP + _MOST_STEPS) for batch in assembly.sampler.epoch(epoch))
+    trainer = assembly.make_trainer(batches, epochs=1, steps_per_epoch=_WARM_UP + _MOST_STEPS)
+    ends: list[float] = []
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def after_step(engine: Engine) -> None:
+        ends.append(_now(assembly.device))
+        timed = len(ends) - _WARM_UP
+        if timed >= _LEAST_STEPS and ends[-1] - ends[_WARM_UP - 1] > _SECONDS:
+            engine.terminate()
+
+    trainer.run()
+    batches.close()
+    return (ends[-1] - ends[_WARM_UP - 1]) / (len(ends) - _WARM_UP), len(ends) - _WARM_UP
 
 
 def _time_validation(assembly: Assembly, case: CachedCase) -> float:
