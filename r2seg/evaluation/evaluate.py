@@ -47,7 +47,8 @@ def evaluate(
     Args:
         predictions: Folder of label maps, searched with its subfolders (except for the probability maps that inference
             writes); or one label map against one.
-        references: Folder of label maps, one label map, or the cases of a config.
+        references: Folder of label maps, one label map, or the cases of a config, whose observers are scored too, unless
+            ``options`` names another one.
         options: What is counted and how; see `EvaluationOptions` for all of them and their defaults.
         progress: Called with the number of cases done and of all cases.
 
@@ -60,6 +61,8 @@ def evaluate(
 
     targets = find_targets(references, options, without=[predictions, *options.against])
     methods = _methods(predictions, targets, options)
+    if options.observer is None and not isinstance(references, Path):
+        methods += _observers_of(references)
     if options.missing == "skip":
         covered = set().union(*(method.files for method in methods))
         targets = [target for target in targets if target.case in covered]
@@ -130,6 +133,19 @@ def _methods(predictions: Path, targets: Sequence[Target], options: EvaluationOp
     ]
     if options.observer is not None:
         methods.append(method("observer", "observer", options.observer, options.observer_name))
+    return methods
+
+
+def _observers_of(cases: Sequence[Case]) -> list[Method]:
+    """A method for each observer that the cases of a config know, numbered where there are several."""
+    number = max((len(case.observers) for case in cases), default=0)
+    methods = []
+    for index in range(number):
+        files = {case.id: case.observers[index] for case in cases if len(case.observers) > index}
+        missing = tuple(sorted(case.id for case in cases if case.id not in files))
+        folder = next(iter(files.values())).parent
+        name = "observer" if number == 1 else f"observer {index + 1}"
+        methods.append(Method(name, "observer", folder, files, missing, extra=()))
     return methods
 
 

@@ -238,6 +238,26 @@ def test_a_second_observer_is_a_method_of_its_own(folders):
     assert "observer, mean" in markdown(summarize(report))
 
 
+def test_observers_that_the_cases_know_are_scored_like_those_of_a_folder(folders):
+    second, third = folders / "second/a_2ndHO.nii.gz", folders / "third/a.nii.gz"
+    save(second, volume((1, 0, 1)))
+    save(third, volume((0, 0, 1)))
+    cases = [
+        Case("a", (), (folders / "ref/a.nii.gz",), observers=(second, third)),
+        Case("sub/b", (), (folders / "ref/sub/b.nii.gz",)),
+    ]
+    report = evaluate(folders / "out", cases, EvaluationOptions(measures=["dice"]))
+    assert [(method.name, method.role) for method in report.methods[1:]] == [
+        ("observer 1", "observer"),
+        ("observer 2", "observer"),
+    ]
+    assert scores(report, "dice", "observer 1") == {("a", "label_1"): 2 / 3, ("a", "label_2"): 0}
+    assert report.methods[2].missing == ("sub/b",)
+    given = EvaluationOptions(measures=["dice"], observer=folders / "second", observer_name="{id}_2ndHO")
+    report = evaluate(folders / "out", cases, given)
+    assert [method.name for method in report.methods[1:]] == ["observer"]
+
+
 def test_methods_of_one_folder_name_are_distinguished_by_their_parents(folders):
     for name in ("a", "sub/b"):
         save(folders / f"other/out/{name}.nii.gz", volume())

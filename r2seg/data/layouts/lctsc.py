@@ -43,7 +43,8 @@ def lctsc_cases(data: Data) -> list[Case]:
 
 
 def _patients(tree: Tree) -> list[Case]:
-    folders = [tree.root / name for name in names_in(tree.root) if (tree.root / name).is_dir()]
+    names = [name for name in names_in(tree.root) if name.startswith("LCTSC-")]
+    folders = [tree.root / name for name in names if (tree.root / name).is_dir()]
     patients = tree.named(folders, f"({_PATIENT})", "LCTSC-Train-S1-001")
     if not folders:
         tree.wrong(

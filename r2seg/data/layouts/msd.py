@@ -21,7 +21,7 @@ _UNPACK = "name the folder of the task in data.root, such as Task06_Lung, with i
 def is_msd(root: Path) -> bool:
     """Whether a folder has imagesTr/ and labelsTr/ without nnU-Net's numbers of channels."""
     folders = (root / "imagesTr").is_dir() and (root / "labelsTr").is_dir()
-    return folders and not has_name(root / "imagesTr", r".*_0000\..*")
+    return folders and not any(has_name(root / folder, r".+_0000\..*") for folder in ("imagesTr", "labelsTr"))
 
 
 def msd_cases(data: Data) -> list[Case]:

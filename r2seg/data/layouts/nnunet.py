@@ -19,8 +19,8 @@ _UNPACK = "name the folder of the data set in data.root, such as Dataset004_Hipp
 
 
 def is_nnunet(root: Path) -> bool:
-    """Whether a folder has imagesTr/ with names such as case_0000.nii.gz."""
-    return has_name(root / "imagesTr", r".+_0000\..*")
+    """Whether a folder has imagesTr/ with names such as case_0000.nii.gz, or labelsTr/, if the two were swapped."""
+    return any(has_name(root / folder, r".+_0000\..*") for folder in ("imagesTr", "labelsTr"))
 
 
 def nnunet_cases(data: Data) -> list[Case]:

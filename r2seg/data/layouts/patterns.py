@@ -80,7 +80,7 @@ class Pattern:
 
 
 def paths_below(root: Path) -> list[str]:
-    """Images and DICOM files below a folder, and the folders that directly hold DICOM files, relative, with forward slashes.
+    """Images and DICOM files below a folder, and the folders that may be a DICOM series, relative, with forward slashes.
 
     What is hidden is left out; linked folders are searched, a link upwards once.
     """
@@ -100,7 +100,8 @@ def paths_below(root: Path) -> list[str]:
                     found.append(f"{prefix}{entry.name}")
                 continue
             is_dicom = entry.name.lower().endswith(_DICOM)
-            dicom = dicom or is_dicom
+            # Slices come without a suffix too: IM000001, or named by their UID.
+            dicom = dicom or is_dicom or re.fullmatch(r"[\w-]+|[\d.]+", entry.name) is not None
             if is_dicom or split_suffix(entry.name)[1]:
                 found.append(f"{prefix}{entry.name}")
         return dicom

@@ -14,7 +14,7 @@ from r2seg.data.images import split_suffix
 from r2seg.data.layouts.tree import Tree
 from r2seg.errors import closest, counted, some
 
-_COLUMNS = ("id", "image", "label", "mask", "observers", "group", "split")
+COLUMNS = ("id", "image", "label", "mask", "observers", "group", "split")
 _PARTS = {
     "": None,
     "train": "train",
@@ -56,7 +56,7 @@ def table_cases(tree: Tree, table: Path, labels: Sequence[str]) -> list[Case]:
     single = "label" in columns or not any(name in columns for name in by_label)
     needed = ["label"] if single else by_label
     numbered = re.compile(r"(image|observers)_\d+")
-    known = {*_COLUMNS, *needed, *(name for name in columns if numbered.fullmatch(name))}
+    known = {*COLUMNS, *needed, *(name for name in columns if numbered.fullmatch(name))}
     has_image = any(name == "image" or re.fullmatch(r"image_\d+", name) for name in columns)
     missing = [*([] if has_image else ["image"]), *(name for name in needed if name not in columns)]
     others = [name for name in columns if name not in known]
