@@ -235,7 +235,7 @@ def _with_groups(dataset: Dataset) -> Dataset:
     ids = [case.id for case in dataset.cases]
     groups = [case.group for case in dataset.cases]
     if layout.group is not None:
-        patients = f"{counted(dataset.num_groups, 'patient')}: what {layout.group!r} finds in the ids of the cases"
+        patients = f"the first group of this pattern, found in a case's id: {counted(dataset.num_groups, 'patient')}"
         return replace(dataset, evidence={**dataset.evidence, "group": (patients,)})
     if any(group and group != case_id for group, case_id in zip(groups, ids, strict=True)):
         patients = f"{counted(dataset.num_groups, 'patient')}: their folders ({some(sorted(set(groups)), 3)})"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from r2seg.config import Config, Data, load_config
-from r2seg.data.layouts import find_cases
+from r2seg.data.layouts import LAYOUTS, find_cases
 from r2seg.data.splits import DrawnSplit, draw_split
 from r2seg.errors import UserError, counted, some
 from r2seg.files import write_text
@@ -236,7 +236,7 @@ def _data_choices(dataset: Dataset, root: str, table: str | None) -> list[Choice
         choices.append(
             Choice("data.ignore_label", dataset.ignore_label, "pixels that are neither trained on nor scored")
         )
-    choices.append(Choice("data.group", dataset.group, evidence["group"]))
+    choices.append(Choice("data.group", dataset.group or LAYOUTS[dataset.layout].group, evidence["group"]))
     return choices
 
 

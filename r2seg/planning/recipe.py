@@ -87,8 +87,6 @@ def window_choices(data: Summary, sizes: Sizes) -> list[Choice]:
     choices = [Choice("window.size", list(sizes.window), sizes.window_reason)]
     if sizes.plane is not None:
         choices.append(Choice("window.plane", sizes.plane, f"{sizes.dims_reason}; {sizes.plane_reason}"))
-    if data.kind.name == "fundus":
-        choices.append(Choice("window.overlap", 0.5, "small windows: half of each is seen twice in prediction"))
     choices.append(Choice("window.batch_size", sizes.batch_size, sizes.batch_reason))
     choices.append(Choice("network.name", "R2UNet", "recurrent residual U-Net (Alom et al., arXiv:1802.06955)"))
     choices.append(Choice("network.channels", list(sizes.channels), sizes.network_reason))
