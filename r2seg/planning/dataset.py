@@ -19,7 +19,7 @@ from r2seg.data.layouts.tree import located
 from r2seg.errors import UserError, counted, some
 from r2seg.planning.groups import guess_groups
 from r2seg.planning.inventory import FoundCase, take_inventory
-from r2seg.planning.label_values import find_labels, is_label_map
+from r2seg.planning.label_values import exclusive, find_labels, is_label_map
 
 Progress = Callable[[int, int], None]
 _PLACEHOLDER = {"label": 1}  # the cases do not depend on it
@@ -261,8 +261,9 @@ def _with_labels(dataset: Dataset, on_case: Progress | None) -> Dataset:
     known: dict[str, Any] | None = dict(layout.labels) if layout.labels else None
     ignored = layout.ignore_label
     if dataset.layout in ("msd", "nnunet") and (json := read_dataset_json(dataset.root)) is not None:
-        known = {name: values[0] if len(values) == 1 else list(values) for name, values in json.labels.items()}
+        known, doubt = exclusive(json.labels)
         ignored = json.ignore_label
+        dataset = replace(dataset, doubts=(*dataset.doubts, *([doubt] if doubt else [])))
     (word,) = dataset.evidence.get("word", ("",))
     found = find_labels([case.reference for case in dataset.cases], known, ignored, word, on_case)
     evidence = {key: lines for key, lines in dataset.evidence.items() if key != "word"}

@@ -6,7 +6,7 @@ beginning or an end that all files of a kind share is cut off. Nothing is read h
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -122,9 +122,9 @@ class _Inventory:
                 for found in (labels, masks, observers)
             ]
             found = self._cases_of(of_part, *others)
-            if clash := {case.id for case in cases} & {case.id for case in found}:
-                found = [replace(case, id=f"{part}/{case.id}") if case.id in clash else case for case in found]
             cases += [replace(case, part=part or None) for case in found]
+        times = Counter(case.id for case in cases)
+        cases = [replace(case, id=f"{case.part}/{case.id}") if times[case.id] > 1 else case for case in cases]
         if not cases:
             raise UserError(
                 f"no image and label map have the same name: images {some([str(kind) for kind in images], 3)}, label maps "

@@ -183,7 +183,7 @@ def find_labels(
             f"the labels have no names yet: {', '.join(names.values())}; write the real ones into data.labels"
         )
     told_by = (told, *([source] if source else []))
-    return FoundLabels({names[value]: value for value in values}, ignore, told_by, tuple(doubts))
+    return FoundLabels(_written(names, values), ignore, told_by, tuple(doubts))
 
 
 def _flat(labels: Mapping[str, Any]) -> set[int]:
@@ -191,6 +191,31 @@ def _flat(labels: Mapping[str, Any]) -> set[int]:
     return {
         int(value) for given in labels.values() for value in (given if isinstance(given, list | tuple) else [given])
     }
+
+
+def _written(names: Mapping[int, str], values: Sequence[int]) -> dict[str, Any]:
+    """Name -> value; a value above 255 follows the number that predictions, which have 8 bits, are written with."""
+    free = (number for number in range(1, 256) if number not in values)
+    return {names[value]: value if value <= 255 else [next(free), value] for value in values}
+
+
+def exclusive(regions: Mapping[str, Sequence[int]]) -> tuple[dict[str, Any], str | None]:
+    """Labels without common values from regions that may overlap, as nnU-Net's do, and what was done, if anything.
+
+    Each value belongs to the smallest region that holds it: of whole tumor [1, 2] and core [2], 1 is whole tumor and 2 is core.
+    """
+    owner: dict[int, str] = {}
+    for name in sorted(regions, key=lambda name: -len(regions[name])):
+        owner |= dict.fromkeys(regions[name], name)
+    labels = {name: [value for value in regions[name] if owner[value] == name] for name in regions}
+    plain = {name: values[0] if len(values) == 1 else values for name, values in labels.items() if values}
+    if all(list(regions[name]) == values for name, values in labels.items()):
+        return plain, None
+    shown = ", ".join(f"{name} {list(values)}" for name, values in regions.items())
+    return (
+        plain,
+        f"dataset.json has regions that overlap ({shown}); here each value is the label of its smallest region",
+    )
 
 
 def _names(values: Sequence[int], paths: Sequence[Path], word: str) -> tuple[dict[int, str], str | None]:
