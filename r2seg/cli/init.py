@@ -57,6 +57,10 @@ def init(
     path = output or Path(f"{folder.resolve().name}.yaml")
     if path.suffix.lower() not in (".yaml", ".yml"):
         raise UserError(f"-o {path}: a config is YAML: give a name such as {path.with_suffix('.yaml')}")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder; give the folder that holds images and label maps")
+    if path.exists() and not force:
+        raise UserError(f"{path} exists already: give another name with -o, or --force to replace it")
     resolved = start(device, None)
     from r2seg.planning.initialize import Options, init_config
 
