@@ -23,7 +23,7 @@ class Thresholds:
     """For each label, the probability from which a pixel is predicted.
 
     Attributes:
-        values: Label -> threshold.
+        values: Label -> threshold; empty in a file that says why none were chosen.
         criterion: What they maximize, such as "pooled Dice".
         references: SHA-256 of the reference files they were chosen on; only of files that hold a label, as empty ones look alike.
     """
@@ -59,6 +59,11 @@ class Thresholds:
                     f"{file}: schema version {held['schema_version']}, but this version of r2seg reads {SCHEMA_VERSION}"
                 )
             values = {str(name): float(value) for name, value in held["values"].items()}
+            if not values:
+                raise UserError(
+                    f"{file}: holds no thresholds ({held['criterion']}); give one, such as --threshold 0.5, or choose them on "
+                    "validation cases"
+                )
             return cls(values, str(held["criterion"]), frozenset(map(str, held["references"])))
         except FileNotFoundError:
             raise UserError(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
+from r2seg.cli.frame import DeviceOption, ThreadsOption, command, counting_bar, open_console, say, start
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,9 +55,13 @@ def train(
         refuse_used(run_path)
     resolved = start(device, threads)
     if dry_run:
+        from r2seg.data_check.tables import data_table
         from r2seg.training.plan import plan_training
 
-        say(str(plan_training(settings, resolved)))
+        with counting_bar("checking the data") as bar:
+            plan = plan_training(settings, resolved, bar)
+        open_console().print(data_table(plan.check))
+        say(str(plan))
         return
 
     from r2seg.training.progress import progress_for
@@ -77,10 +81,14 @@ def train(
     finally:
         progress.close()
 
-    open_console().print(_results_table(run))
+    if run.manifest["results"]:
+        open_console().print(_results_table(run))
     say(f"run folder: {run.path}")
     path = shlex.quote(str(run.path))
-    part = "test" if run.splits["test"] else "validation"
+    part = next((part for part in ("test", "validation") if run.splits[part]), None)
+    if part is None:
+        say(f"next: r2seg-infer {path} IMAGES -o predictions (all cases trained the run, so none is left to score it)")
+        return
     say(f"next: r2seg-infer {path} --split {part} -o predictions")
     say(f"next: r2seg-evaluate predictions {path} -o report")
 
@@ -91,7 +99,12 @@ def _results_table(run: Run) -> Table:
 
     manifest = run.manifest
     best = manifest["best"]
-    table = Table(title=f"{run.config.name}: best checkpoint, epoch {best['epoch']}", title_justify="left")
+    chosen = (
+        f"last epoch, {best['epoch']}, without validation"
+        if "chosen_by" in best
+        else f"best checkpoint, epoch {best['epoch']}"
+    )
+    table = Table(title=f"{run.config.name}: {chosen}", title_justify="left")
     for column in ("cases", "label", "Dice", "IoU", "scored"):
         table.add_column(column, justify="left" if column in ("cases", "label") else "right")
     for part, scores in manifest["results"].items():

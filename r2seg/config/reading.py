@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from r2seg.config.network import network_problems
 from r2seg.config.problems import label_problems, schema_problems
-from r2seg.config.schema import Config, Network, Problem, shown
+from r2seg.config.schema import Config, HeldOut, Network, Problem, Split, shown
+from r2seg.config.schema.split import SHORT_FORMS
 from r2seg.config.yaml_text import Dumper, NotYaml, parse_yaml
 from r2seg.errors import UserError, closest
 
@@ -52,13 +53,21 @@ def _apply_override(document: dict[str, Any], override: str) -> tuple[str, ...]:
     return path
 
 
+def _write_out_split(document: dict[str, Any]) -> None:
+    """Writes a short form of ``data.split`` out, so that an override can set one of its keys."""
+    data = document.get("data")
+    if isinstance(data, dict) and isinstance(short := data.get("split"), str) and short in SHORT_FORMS:
+        data["split"] = dict(SHORT_FORMS[short])
+
+
 def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, require_data: bool = False) -> Config:
     """The config in a YAML file, checked as a whole.
 
     Args:
         path: YAML file. Relative paths inside are relative to its folder.
         overrides: "training.max_epochs=5" and the like; the value is YAML.
-        require_data: Also refuse a ``data.root`` that does not exist. Training needs the data; inference does not.
+        require_data: Also refuse folders and files that do not exist, such as ``data.root``. Training needs them; inference does
+            not.
 
     Raises:
         ConfigError: With every mistake that was found, one line each: file, line, dotted key and remedy.
@@ -69,6 +78,7 @@ def load_config(path: str | os.PathLike[str], overrides: Sequence[str] = (), *, 
     overridden: dict[tuple[str, ...], str] = {}
     messages: list[str] = []
     for override in overrides:
+        _write_out_split(document)
         try:
             overridden[_apply_override(document, override)] = override
         except ConfigError as error:
@@ -130,7 +140,8 @@ def _read_document(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], in
 
 
 # Keys that hold files or folders, relative to the config.
-_ROOT, _PRETRAINED, _WEIGHTS = ("data", "root"), ("network", "pretrained"), ("network", "weights")
+_ROOT, _TEST_ROOT, _SPLIT_FILE = ("data", "root"), ("data", "split", "test", "root"), ("data", "split", "file")
+_PRETRAINED, _WEIGHTS = ("network", "pretrained"), ("network", "weights")
 
 
 def _with_absolute_paths(config: Config, folder: Path) -> Config:
@@ -138,7 +149,9 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
         return (folder / path).resolve()
 
     data, network = config.data, config.network
-    data = data.model_copy(update={"root": absolute(data.root), "cache": data.cache and absolute(data.cache)})
+    split = _with_absolute_split(data.split, absolute)
+    cache = data.cache and absolute(data.cache)
+    data = data.model_copy(update={"root": absolute(data.root), "split": split, "cache": cache})
     network = network.model_copy(update={"weights": network.weights and absolute(network.weights)})
     if isinstance(pretrained := network.options.get("pretrained"), str):
         written = {**network.model_dump(), "pretrained": str(absolute(Path(pretrained).expanduser()))}
@@ -146,17 +159,27 @@ def _with_absolute_paths(config: Config, folder: Path) -> Config:
     return config.model_copy(update={"data": data, "network": network})
 
 
+def _with_absolute_split(split: Split, absolute: Callable[[Path], Path]) -> Split:
+    test = split.test
+    if isinstance(test, HeldOut):
+        test = test.model_copy(update={"root": absolute(test.root)})
+    return split.model_copy(update={"test": test, "file": split.file and absolute(split.file)})
+
+
 def _missing_files(document: Mapping[str, Any], folder: Path, wrong: set[tuple[str, ...]]) -> list[Problem]:
     """Files that training needs and that do not exist."""
     problems: list[Problem] = []
     wanted = (
         (_ROOT, "folder", Path.is_dir),
+        (_TEST_ROOT, "folder", Path.is_dir),
+        (_SPLIT_FILE, "file", Path.is_file),
         (_PRETRAINED, "file", Path.is_file),
         (_WEIGHTS, "run or file", Path.exists),
     )
     for key, kind, is_there in wanted:
-        section = document.get(key[0])
-        value = section.get(key[1]) if isinstance(section, dict) else None
+        value: Any = document
+        for part in key:
+            value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, str) and key not in wrong and value.strip():
             path = (folder / Path(value).expanduser()).resolve()
             if not is_there(path):

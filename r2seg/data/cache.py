@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from r2seg.data.cases import Case
 from r2seg.data.formats.companions import companions
@@ -24,6 +25,7 @@ from r2seg.data.images import IGNORE
 from r2seg.data.intensity import Intensity
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
+from r2seg.workers import in_order, num_cores
 
 if TYPE_CHECKING:
     from r2seg.config import Config
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _VERSION = 3
 # Labelled voxels kept for each label of a case: enough that windows around them cover it.
 _REMEMBERED_VOXELS = 20_000
+_MOST_WORKERS = 8
 
 
 @dataclass(frozen=True)
@@ -65,25 +68,40 @@ class CachedCase:
 
 
 def cache_cases(
-    cases: Sequence[Case], config: Config, folder: Path, on_case: Callable[[Case], None] | None = None
+    cases: Sequence[Case],
+    config: Config,
+    folder: Path,
+    on_case: Callable[[Case], None] | None = None,
+    *,
+    workers: int | None = None,
 ) -> list[CachedCase]:
-    """Every case from the cache; entries that do not exist yet are made.
+    """Every case from the cache; entries that do not exist yet are made, several at a time.
 
     Args:
         cases: Labelled cases.
         config: Its data, preprocessing and window sections decide what an entry holds.
         folder: The cache's folder.
-        on_case: Called after each case, for progress.
+        on_case: Called after each case, in their order, for progress.
+        workers: Cases at the same time. Default: torch's threads (``--threads``), but no more than the cores that this process
+            may use, and at most 8, because each holds a whole case in memory.
 
     Raises:
         UserError: Some cases cannot be used; one line for each.
     """
     cached, problems = [], []
-    for case in cases:
+
+    def make(case: Case) -> CachedCase | str:
         try:
-            cached.append(_cache_case(case, config, folder))
+            return _cache_case(case, config, folder)
         except UserError as error:
-            problems.append(str(error) if str(error).startswith(f"case {case.id}:") else f"case {case.id}: {error}")
+            return str(error) if str(error).startswith(f"case {case.id}:") else f"case {case.id}: {error}"
+
+    workers = workers or min(_MOST_WORKERS, torch.get_num_threads(), num_cores())
+    for case, found in zip(cases, in_order(make, cases, workers), strict=True):
+        if isinstance(found, str):
+            problems.append(found)
+        else:
+            cached.append(found)
         if on_case:
             on_case(case)
     if problems:
@@ -107,6 +125,7 @@ def _key(case: Case, config: Config, first: int) -> str:
         "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "first_axis": first,
+        "series": config.data.series,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 

@@ -6,13 +6,14 @@ showing them is the data check.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, Image, LabelMap, check_same_grid, read_image, read_label_map
+from r2seg.data.images import IGNORE, Image, LabelMap, SeriesChoice, check_same_grid, read_image, read_label_map
 from r2seg.errors import UserError
 from r2seg.workers import in_order
 
@@ -50,7 +51,7 @@ class CaseFacts:
     spacing_mm: tuple[float, ...] | None = None
     orientation: str | None = None
     intensity: tuple[tuple[float, float, float, float, float], ...] = ()
-    foreground: Mapping[str, int] = field(default_factory=dict)
+    foreground: Mapping[str, int] = dataclasses.field(default_factory=dict)
     num_voxels: int = 0
     num_counted: int = 0
     problems: tuple[str, ...] = ()
@@ -74,13 +75,16 @@ class CaseContents:
     warnings: tuple[str, ...]
 
 
-def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseContents:
+def read_case(
+    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+) -> CaseContents:
     """The files of a case; unlike training, which stops at the first, it lists everything that is wrong with them.
 
     Args:
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
     problems: list[str] = []
     warnings: list[str] = []
@@ -100,19 +104,26 @@ def read_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int
         return found
 
     image: Image | None = None
-    image = read("image", lambda: read_image(case.images))
+    image = read("image", lambda: read_image(case.images, series=series))
     label = mask = None
     if case.labels and labels:
-        label = read("label", lambda: read_label_map(case.reference, labels, ignore_label))
-    if (path := case.mask) is not None:
-        mask = read("mask", lambda: read_label_map(path, {"field of view": 255}))
+        label = read(
+            "label", lambda: read_label_map(case.reference, labels, ignore_label, image=case.images[0], series=series)
+        )
+    if (field := case.mask) is not None:
+        mask = read("mask", lambda: read_label_map(field, {"field of view": 255}))
+    for path in case.observers if labels else ():  # only evaluations use them: training goes on without
+        try:
+            observer = read_label_map(path, labels, ignore_label, image=case.images[0], series=series)
+            if image is not None:
+                check_same_grid(image, observer)
+        except UserError as error:
+            warnings.append(_with_remedy(error, "replace or remove this second reference"))
     for kind, found in (("label", label), ("mask", mask)):
         if isinstance(found, LabelMap) and found.cut:
             warnings.append(f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut at grey level 128")
     indices = None if label is None else label.array[0]
     if indices is not None and mask is not None:
-        if not mask.array.any():
-            problems.append(f"{mask.path}: the field of view is empty; replace the mask, or remove the case")
         indices = np.where(mask.array[0] > 0, indices, np.uint8(IGNORE))
     return CaseContents(image, indices, tuple(problems), tuple(warnings))
 
@@ -123,15 +134,18 @@ def _with_remedy(error: UserError, remedy: str) -> str:
     return text if ";" in text else f"{text}; {remedy}"
 
 
-def measure_case(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None) -> CaseFacts:
+def measure_case(
+    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+) -> CaseFacts:
     """The facts of one case; never raises for what its files hold.
 
     Args:
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
-    return facts_of(case, read_case(case, labels, ignore_label), labels)
+    return facts_of(case, read_case(case, labels, ignore_label, series=series), labels)
 
 
 def facts_of(case: Case, contents: CaseContents, labels: Mapping[str, Sequence[int]]) -> CaseFacts:
@@ -189,9 +203,15 @@ def _geometry(image: Image) -> tuple[tuple[float, ...] | None, str | None]:
     return tuple(own[int(axis)] for axis in order), "".join(aff2axcodes(image.affine))
 
 
-def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
+def evenly_spread(channel: np.ndarray) -> np.ndarray:
+    """Values (N,) of a channel, evenly spread over its voxels: enough for percentiles, and few of a large volume."""
     step = max(1, channel.size // _SAMPLES) | 1  # odd: it does not run along one column of a grid
-    low, middle, high = np.percentile(channel.ravel("K")[::step], PERCENTILES)
+    spread: np.ndarray = channel.ravel("K")[::step]
+    return spread
+
+
+def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
+    low, middle, high = np.percentile(evenly_spread(channel), PERCENTILES)
     return float(channel.min()), float(low), float(middle), float(high), float(channel.max())
 
 
@@ -200,6 +220,7 @@ def measure_cases(
     labels: Mapping[str, Sequence[int]],
     ignore_label: int | None = None,
     *,
+    series: SeriesChoice = (),
     workers: int | None = None,
     on_case: Callable[[int, int], None] | None = None,
 ) -> list[CaseFacts]:
@@ -209,7 +230,8 @@ def measure_cases(
         cases: Their files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
         workers: Cases read at the same time; None for one per core, at most 4.
         on_case: Called with the number of cases done and of all cases after each.
     """
-    return list(in_order(lambda case: measure_case(case, labels, ignore_label), cases, workers, on_case))
+    return list(in_order(lambda case: measure_case(case, labels, ignore_label, series=series), cases, workers, on_case))

@@ -130,25 +130,52 @@ def _linear_weights(old: int, new: int) -> np.ndarray | None:
 
 
 def _weigh(array: np.ndarray, weights: np.ndarray | None, axis: int) -> np.ndarray:
-    """``weights @ array`` along one axis, for weights whose rows are zero except for a few neighbours.
+    """``weights @ array`` along one axis in float32, for weights whose rows are zero except for a few neighbours.
 
     Neighbour by neighbour instead of as a matrix product, whose sums depend on how the library divides them: a part of an image
-    has exactly the values that the whole has, so training sees what inference sees.
+    has exactly the values that the whole has, so training sees what inference sees. Works in the array's own order of memory, a
+    slice at a time, so that what is added up stays in the processor's cache.
     """
     if weights is None:
         return array
-    if not weights.size:
-        return array.take(np.zeros(len(weights), dtype=int), axis=axis)
-    used = weights > 0
-    first, rows = used.argmax(1), np.arange(len(weights))
-    result = np.zeros(0)
-    for offset in range(int(used.sum(1).max())):
-        index = np.minimum(first + offset, weights.shape[1] - 1)
-        share = np.where(first + offset < weights.shape[1], weights[rows, index], np.float32(0))
-        part = array.take(index, axis=axis)
-        part *= share.reshape([-1 if each == axis else 1 for each in range(array.ndim)])
-        result = part if offset == 0 else np.add(result, part, out=result)
-    return result
+    # From the slowest to the fastest; the strides of axes with one sample mean nothing.
+    memory = sorted(range(array.ndim), key=lambda each: (array.shape[each] > 1, -abs(array.strides[each])))
+    source, along = array.transpose(memory), memory.index(axis)
+    result = np.empty([*source.shape[:along], len(weights), *source.shape[along + 1 :]], np.float32)
+    if weights.size:
+        used = weights > 0
+        neighbours = used.argmax(1) + np.arange(used.sum(1).max())[:, None]
+        inside = neighbours < weights.shape[1]
+        neighbours = np.minimum(neighbours, weights.shape[1] - 1)
+        shares = np.where(inside, weights[np.arange(len(weights)), neighbours], np.float32(0))
+        add_up = _add_columns if along == array.ndim - 1 else _add_rows
+        add_up(source, result, neighbours, shares, along)
+    return result.transpose(np.argsort(memory))
+
+
+def _add_rows(source: np.ndarray, result: np.ndarray, neighbours: np.ndarray, shares: np.ndarray, along: int) -> None:
+    """Each row of ``result`` along an axis as the sum of its neighbours (N, rows) in ``source`` times their shares."""
+    source, result = np.moveaxis(source, along, 0), np.moveaxis(result, along, 0)
+    part = np.empty(result.shape[1:], np.float32)
+    for row, total in enumerate(result):
+        np.multiply(source[neighbours[0, row]], shares[0, row], out=total, dtype=np.float32, casting="unsafe")
+        for index, share in zip(neighbours[1:, row], shares[1:, row], strict=True):
+            total += np.multiply(source[index], share, out=part, dtype=np.float32, casting="unsafe")
+
+
+def _add_columns(
+    source: np.ndarray, result: np.ndarray, neighbours: np.ndarray, shares: np.ndarray, along: int
+) -> None:
+    """``_add_rows`` along the last axis, where neighbours have to be gathered: plane by plane of the last two axes."""
+    part = np.empty(result.shape[-2:], np.float32)
+    for place in np.ndindex(source.shape[:-2]):
+        values, total = np.ascontiguousarray(source[place], np.float32), result[place]
+        for number, (index, share) in enumerate(zip(neighbours, shares, strict=True)):
+            np.take(values, index, axis=-1, out=part if number else total, mode="clip")
+            if number:
+                total += np.multiply(part, share, out=part)
+            else:
+                total *= share
 
 
 def resample(oriented: np.ndarray, grid: WorkingGrid, bounds: Sequence[tuple[int, int]] | None = None) -> np.ndarray:
@@ -180,7 +207,6 @@ def resample(oriented: np.ndarray, grid: WorkingGrid, bounds: Sequence[tuple[int
     box = oriented[tuple(parts)]
     if not grid.resampled:
         return box
-    box = box.astype(np.float32)
     # The axes that shrink most go first: less work for the rest.
     for axis in sorted(range(len(weights)), key=lambda each: grid.shape[each] / grid.oriented_shape[each]):
         box = _weigh(box, weights[axis], lead + axis)
@@ -191,14 +217,28 @@ def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
     """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share."""
     if not grid.resampled:
         return oriented
-    best = np.full(grid.shape, -1.0, dtype=np.float32)
     result = np.zeros(grid.shape, dtype=np.uint8)
-    for index in np.unique(oriented):
-        share = resample((oriented == index)[None], grid)[0]
-        better = share > best
-        result[better] = index
-        best[better] = share[better]
+    box = _labelled_box(oriented, grid)
+    best = inner = np.zeros(0)
+    for index in np.unique(oriented.ravel("K")):
+        share = resample((oriented == index)[None], grid, box)[0]
+        if not best.size:
+            best, inner = share, np.full_like(share, index, dtype=np.uint8)
+            continue
+        np.copyto(inner, index, where=share > best)
+        np.maximum(best, share, out=best)
+    result[tuple(slice(*bounds) for bounds in box)] = inner
     return result
+
+
+def _labelled_box(oriented: np.ndarray, grid: WorkingGrid) -> list[tuple[int, int]]:
+    """The part [start, stop) of each working axis beyond which all samples are weighed from background alone."""
+    box = []
+    for axis, weights in enumerate(grid.forward_weights):
+        labelled = oriented.any(axis=tuple(other for other in range(oriented.ndim) if other != axis))
+        reached = np.flatnonzero(labelled if weights is None else weights[:, labelled].any(axis=1))
+        box.append((int(reached[0]), int(reached[-1]) + 1) if len(reached) else (0, 0))
+    return box
 
 
 def unresample(slabs: Iterable[tuple[slice, Tensor]], grid: WorkingGrid, axis: int) -> Iterator[tuple[slice, Tensor]]:

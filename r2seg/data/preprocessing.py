@@ -55,10 +55,10 @@ class PreparedImage:
         channels, *box = [(start, max(start, stop)) for start, stop in bounds]
         values = resample(self.oriented[slice(*channels)], self.grid, box)
         intensity = self.intensity.of_channels(slice(*channels))
-        return intensity(_as_tensor(values))
+        return intensity(as_tensor(values))
 
 
-def _as_tensor(array: np.ndarray) -> Tensor:
+def as_tensor(array: np.ndarray) -> Tensor:
     """The array in a type that torch computes with, in native byte order and contiguous."""
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         array = array.astype(np.float32 if array.dtype.itemsize > 2 else np.int32)

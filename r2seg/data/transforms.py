@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
@@ -29,8 +28,14 @@ class ReadCase(Transform):
         self.data = data
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        image = read_image(case.images)
-        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label)
+        image = read_image(case.images, series=self.data.series)
+        label = read_label_map(
+            case.reference,
+            self.data.labels,
+            self.data.ignore_label,
+            image=case.images[0],
+            series=self.data.series,
+        )
         check_same_grid(image, label)
         indices = label.array[0]
         if case.mask is not None:
@@ -51,7 +56,7 @@ class ToWorkingGrid(Transform):
         spacing_mm = self.preprocessing.spacing_mm if image.spatial_dims == 3 else None
         grid = WorkingGrid.of(image.shape, image.affine, spacing_mm)
         oriented = grid.orient(image.array)
-        reference = np.ascontiguousarray(grid.orient(sample["indices"]))
+        reference = grid.orient(sample["indices"])
         return {
             **sample,
             "grid": grid,

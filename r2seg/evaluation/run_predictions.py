@@ -55,7 +55,7 @@ class RunPredictions:
                 "give them the same names (their values may differ)"
             )
         labels = {name: theirs[name] for name in ours}
-        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder), labels)
+        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder, series=cases.config.data.series), labels)
 
     def scored_with(self, options: EvaluationOptions) -> EvaluationOptions:
         """Options to score these predictions: with the run's name and labels, and where they come from."""
@@ -68,6 +68,8 @@ class RunPredictions:
             "postprocessing": [step.model_dump(mode="json") for step in config.postprocessing],
             **self._known_cases(),
         }
+        if chosen_by := (self.run.manifest.get("best") or {}).get("chosen_by"):
+            segmented_by["checkpoint"] = chosen_by
         return replace(
             options,
             name=self.run.path.resolve().name,

@@ -21,6 +21,8 @@ from r2seg.data.images import (
     ImageError,
     LabelMap,
     check_same_grid,
+    grid_of_dicom_label,
+    is_dicom_label,
     read_grid,
     read_label_map,
     read_probabilities,
@@ -100,7 +102,7 @@ class Job:
 
     def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
         """The references' grids, after comparing the headers of all files that will be compared."""
-        grids = [read_grid(target.reference) for target in targets]
+        grids = [self._grid(target, target.reference) for target in targets]
         for target, grid in zip(targets, grids, strict=True):
             if target.mask is not None:
                 check_same_grid(grid, read_grid(target.mask))
@@ -108,10 +110,15 @@ class Job:
                 for path in (method.files.get(target.case), (method.probabilities or {}).get(target.case)):
                     if path is None:
                         continue
-                    other = read_grid(path)
+                    other = self._grid(target, path)
                     if not self.options.resample or other.affine is None or grid.affine is None:
                         _check_prediction_grid(grid, other)
         return grids
+
+    def _grid(self, target: Target, path: Path) -> Grid:
+        if is_dicom_label(path):
+            return grid_of_dicom_label(path, next(iter(target.images), None), series=self.options.series)
+        return read_grid(path)
 
     def score(self, target: Target) -> list[Row]:
         """Rows of one case: every method and label."""
@@ -140,7 +147,7 @@ class Job:
 
     def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
         """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""
-        reference = self._label_map(target.reference, self.options.ignore_label)
+        reference = self._label_map(target, target.reference, self.options.ignore_label)
         files = FilesRead.of("reference", reference)
         truth = reference.array[0]
         if target.mask is not None:
@@ -156,20 +163,27 @@ class Job:
         return reference, torch.from_numpy(truth).to(self.device), files
 
     def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], FilesRead]:
-        prediction, files = self._prediction(method.files.get(target.case), reference)
+        prediction, files = self._prediction(target, method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
         if target.mask is not None or self.options.ignore_label is not None:
             # Counts leave these pixels out anyway; surfaces and structures would not.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, path: Path, ignore_label: int | None) -> LabelMap:
-        return read_label_map(path, self.labels, ignore_label, undeclared=self.options.undeclared)
+    def _label_map(self, target: Target, path: Path, ignore_label: int | None) -> LabelMap:
+        return read_label_map(
+            path,
+            self.labels,
+            ignore_label,
+            undeclared=self.options.undeclared,
+            image=next(iter(target.images), None),
+            series=self.options.series,
+        )
 
-    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
+    def _prediction(self, target: Target, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
         if path is None:
             return torch.zeros(reference.shape, dtype=torch.uint8), FilesRead()
-        image = self._label_map(path, None)
+        image = self._label_map(target, path, None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), FilesRead.of("prediction", image)
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:

@@ -134,6 +134,8 @@ def _notes_on_labels_and_run(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"labels taken from {LABELS_FOUND}: {labels}"
     if made_by := settings.get("segmented_by"):
         yield f"segmented by {made_by['run']} with its own preprocessing and window; no statistic of these cases was fitted"
+        if "checkpoint" in made_by:
+            yield f"the weights of {made_by['run']} are those of its {made_by['checkpoint']}"
         for part, consequence in _KNOWN_TO_THE_RUN.items():
             if known := made_by[f"cases_of_its_{part}"]:
                 yield f"LEAK: {len(known)} of these cases {consequence}: {some(known)}"

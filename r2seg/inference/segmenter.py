@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from r2seg.config import Config
-from r2seg.data.images import Image, write_label_map, write_probabilities
+from r2seg.data.images import Image, SeriesChoice, write_label_map, write_probabilities
 from r2seg.data.intensity import Intensity
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import prepare_image
@@ -176,6 +176,7 @@ class Segmenter:
         image: Any,
         *,
         affine: np.ndarray | None = None,
+        series: SeriesChoice = (),
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
     ) -> Segmentation:
@@ -191,7 +192,8 @@ class Segmenter:
         - nibabel images (channels last) and SimpleITK images (components; LPS+ geometry) are as their files.
 
         Args:
-            image: A file, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            image: A file, a folder with a DICOM series, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            series: Of a folder with several DICOM series: numbers or UIDs, of which exactly one must be there.
             affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
             probabilities: Also return the probabilities.
             on_slab: Called with the fraction that is done, for progress.
@@ -200,7 +202,7 @@ class Segmenter:
             UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
                 logits are not finite.
         """
-        given = read_input(image, self.image_dims, affine)
+        given = read_input(image, self.image_dims, affine, series=series)
         image = given.image
         self._refuse_other_kind(image, given.in_memory)
         if given.in_memory:

@@ -41,8 +41,11 @@ def guess_groups(ids: Sequence[str]) -> Groups:
         matches = [re.match(pattern, case_id) for case_id in ids]
         found = [match[1] for match in matches if match]
         members = Counter(found)
-        if len(found) < len(ids) or len(members) < 2 or len(members) == len(ids):
+        if len(found) < len(ids) or len(members) == len(ids):
             continue
+        if len(members) == 1 and sure:
+            text = f"the ids look like {what} of one patient, {found[0]}; each counts as a patient of its own, so scores will be too good"
+            return Groups(None, text, sure=False)
         if not sure and (len(members) < _LEAST_PATIENTS or len(ids) / len(members) < _LEAST_CASES_EACH):
             continue
         patients = f"{counted(len(members), 'patient')} with {counted(len(ids), 'case')} ({some(sorted(members), 3)})"

@@ -296,14 +296,16 @@ def _heading(
 ) -> list[str]:
     """The comment at the top of the config."""
     costs = measured.costs
+    validations = (
+        f"a validation of {costs.validation:.1f} s every {length.validate_every} epochs, " if costs.validation else ""
+    )
     return [
         f"Written by r2seg init. Check the data with: r2seg check {output.name}   Train with: r2seg-train {output.name}",
         "",
         *found,
         "",
         f"Time: about {duration(length.seconds)} on this machine ({machine.about}), estimated from {measured.num_steps} real steps of "
-        f"{costs.step:.2f} s and one validated case: {length.num_steps} steps, a validation of {costs.validation:.1f} s every "
-        f"{length.validate_every} epochs, {costs.start + costs.finish:.0f} s for preprocessing and the last scoring.",
+        f"{costs.step:.2f} s and one predicted case: {length.num_steps} steps, {validations}{costs.start + costs.finish:.0f} s for preprocessing and the last scoring.",
         *(["", "Not sure, please check:", *(f"- {text}" for text in doubts)] if doubts else []),
     ]
 

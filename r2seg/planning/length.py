@@ -123,8 +123,8 @@ def fit_length(costs: Costs, budget_seconds: float) -> Length:
 
 
 def length_choices(length: Length, batch_size: int, costs: Costs, budget: str) -> list[Choice]:
-    """``sampling.windows_per_epoch``, ``training.max_epochs`` and ``training.validate_every``."""
-    return [
+    """``sampling.windows_per_epoch``, ``training.max_epochs`` and, with validation cases, ``training.validate_every``."""
+    choices = [
         Choice(
             "sampling.windows_per_epoch",
             length.steps_per_epoch * batch_size,
@@ -133,9 +133,8 @@ def length_choices(length: Length, batch_size: int, costs: Costs, budget: str) -
         Choice(
             "training.max_epochs", length.epochs, f"so that all of it takes about {duration(length.seconds)}, {budget}"
         ),
-        Choice(
-            "training.validate_every",
-            length.validate_every,
-            f"a validation takes {costs.validation:.1f} s: {length.validation_share:.0%} of the time in all",
-        ),
     ]
+    if costs.validation > 0:
+        reason = f"a validation takes {costs.validation:.1f} s: {length.validation_share:.0%} of the time in all"
+        choices.append(Choice("training.validate_every", length.validate_every, reason))
+    return choices

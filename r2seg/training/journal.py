@@ -11,6 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from r2seg.run import BEST, LAST, TENSORBOARD, Run
 
+LAST_EPOCH = "last epoch: there are no validation cases"
+
 
 class Journal:
     """Rows, best epoch and checkpoints of a run.
@@ -20,13 +22,23 @@ class Journal:
         labels: Names of the labels, in order.
         stateful: The parts whose state a checkpoint holds, by name; "network" and "optimizer" are among them.
         pretrained: Names of the parameters that were trained before.
+        validates: Whether there are validation cases. Without them the last epoch is taken for the best one.
     """
 
-    def __init__(self, run: Run, labels: Sequence[str], stateful: Mapping[str, Any], pretrained: Sequence[str]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        labels: Sequence[str],
+        stateful: Mapping[str, Any],
+        pretrained: Sequence[str],
+        *,
+        validates: bool = True,
+    ) -> None:
         self.run = run
         self.labels = labels
         self.stateful = stateful
         self.pretrained = list(pretrained)
+        self.validates = validates
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {"dice": None, "epoch": 0}
         self.losses: list[float] = []
@@ -63,7 +75,9 @@ class Journal:
         is_best = not math.isnan(dice) and (self.best["dice"] is None or dice > self.best["dice"])
         if is_best:
             self.best = {"dice": dice, "epoch": epoch}
-        self._save_checkpoints(epoch, is_best)
+        elif not self.validates:
+            self.best = {"dice": None, "epoch": epoch, "chosen_by": LAST_EPOCH}
+        self._save_checkpoints(epoch, is_best or not self.validates)
         self.run.write_metrics(self.rows)
         self._write_tensorboard(row)
         return is_best
@@ -92,10 +106,10 @@ class Journal:
         row["seconds"] = round(time.monotonic() - self.started, 3)
         return row
 
-    def _save_checkpoints(self, epoch: int, is_best: bool) -> None:
+    def _save_checkpoints(self, epoch: int, to_predict: bool) -> None:
         state = {name: part.state_dict() for name, part in self.stateful.items()}
         state["network"] = {name: tensor.detach().cpu() for name, tensor in state["network"].items()}
-        if is_best:
+        if to_predict:
             self.run.save_checkpoint(BEST, {"network": state["network"], **self.best})
         progress = {"epoch": epoch, "pretrained": self.pretrained, "rows": self.rows, "best": self.best}
         self.run.save_checkpoint(LAST, {**state, **progress})

@@ -6,6 +6,7 @@ import math
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from r2seg.config import Config
-from r2seg.data.layouts import find_cases
-from r2seg.data.splits import draw_split
+from r2seg.data_check.check import DataCheck, check_data
+from r2seg.data_check.tables import finding_lines
 from r2seg.errors import counted, some
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
@@ -30,7 +31,8 @@ class TrainingPlan:
         name: The config's name.
         parts: Ids of the cases of each part.
         num_groups: Number of groups (patients) in each part.
-        warnings: What a person should know, one line each.
+        check: What the data are, and warnings about them.
+        warnings: What else a person should know, one line each.
         shapes: Sizes of the working grids, such as "512x512x120".
         label_shares: Label -> share of the voxels of the training cases, 0 to 1.
         network: Name of the network.
@@ -49,6 +51,7 @@ class TrainingPlan:
     name: str
     parts: dict[str, list[str]]
     num_groups: dict[str, int]
+    check: DataCheck
     warnings: list[str]
     shapes: tuple[str, ...]
     label_shares: dict[str, float]
@@ -80,11 +83,11 @@ class TrainingPlan:
         lines.append(f"  {'one step':<11}loss {self.first_loss:.4f}, {self.seconds_per_step:.2f} s")
         minutes = self.seconds / 60
         time_needed = f"{minutes / 60:.1f} h" if minutes > 90 else f"{max(minutes, 1):.0f} min"
-        lines.append(
-            f"  {'time':<11}about {time_needed} for all epochs, with {counted(self.num_validations, 'validation')} of "
-            f"{self.seconds_per_validation:.1f} s"
-        )
+        validations = f"{counted(self.num_validations, 'validation')} of {self.seconds_per_validation:.1f} s"
+        with_them = f"with {validations}" if self.num_validations else "without validation"
+        lines.append(f"  {'time':<11}about {time_needed} for all epochs, {with_them}")
         lines.append(f"  {'memory':<11}{self.memory}")
+        lines += [f"  {line}" for _, line in finding_lines(self.check)]
         lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
@@ -95,15 +98,24 @@ class TrainingPlan:
         return steps + self.seconds_per_validation * self.num_validations
 
 
-def plan_training(config: Config, device: torch.device) -> TrainingPlan:
-    """Reads every case, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation case.
+def plan_training(
+    config: Config, device: torch.device, on_case: Callable[[int, int], None] | None = None
+) -> TrainingPlan:
+    """Checks the data, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation
+    case, if there is one.
+
+    Args:
+        config: The experiment.
+        device: Where it is to be trained.
+        on_case: Called with the number of cases checked and of all cases after each.
 
     Raises:
-        UserError: What ``train`` would refuse.
+        UserError: What ``train`` would refuse; all that is wrong with the data at once.
     """
-    split = draw_split(find_cases(config.data), config.data.split, config.seed)
+    check = check_data(config, on_case=on_case)
+    split = check.raise_errors()
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
-        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
+        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config)
         cases.check_flips(config)
         with explained_out_of_memory(config, device):
             assembly = assemble(config, cases, device, TrainingProgress())
@@ -123,6 +135,7 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         name=config.name,
         parts=cases.ids,
         num_groups=split.num_groups,
+        check=check,
         warnings=list(cases.warnings),
         shapes=tuple(
             sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})
@@ -140,7 +153,9 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         seconds_per_step=seconds,
         seconds_per_validation=seconds_per_validation,
         # Every few epochs, and at the end in any case; then the best checkpoint is scored once more.
-        num_validations=math.ceil(config.training.max_epochs / config.training.validate_every) + 1,
+        num_validations=math.ceil(config.training.max_epochs / config.training.validate_every) + 1
+        if cases.parts["validation"]
+        else 0,
         memory=memory,
     )
 
@@ -166,8 +181,10 @@ def _try_two_steps(assembly: Assembly) -> tuple[float, float]:
 
 
 def _try_validation(assembly: Assembly) -> float:
-    """Seconds that the prediction of all validation cases takes, from that of the smallest one."""
+    """Seconds that the prediction of all validation cases takes, from that of the smallest one; 0 if there are none."""
     cases = assembly.cases.parts["validation"]
+    if not cases:
+        return 0.0
     smallest = min(cases, key=lambda case: case.label.size)
     assembly.network.eval()
     begun = _now(assembly.device)

@@ -22,7 +22,7 @@ _LABELS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0
 
 
 def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Loss, validation Dice and learning rate by epoch, as a PNG."""
+    """Loss, validation Dice (where there was validation) and learning rate by epoch, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -30,18 +30,21 @@ def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     epochs = [row["epoch"] for row in rows]
     losses.plot(epochs, [row["loss"] for row in rows], color="#0072B2", label="training loss")
     losses.set_ylabel("loss")
-    scores = losses.twinx()
-    validated = [row for row in rows if row.get("validation_dice") is not None]
-    scores.plot(
-        [row["epoch"] for row in validated],
-        [row["validation_dice"] for row in validated],
-        "o-",
-        markersize=3,
-        color="#D55E00",
-        label="validation Dice",
-    )
-    scores.set(ylabel="Dice", ylim=(0, 1))
-    lines = [*losses.get_lines(), *scores.get_lines()]
+    lines = [*losses.get_lines()]
+    if validated := [row for row in rows if row.get("validation_dice") is not None]:
+        scores = losses.twinx()
+        scores.plot(
+            [row["epoch"] for row in validated],
+            [row["validation_dice"] for row in validated],
+            "o-",
+            markersize=3,
+            color="#D55E00",
+            label="validation Dice",
+        )
+        scores.set(ylabel="Dice", ylim=(0, 1))
+        lines += scores.get_lines()
+    else:
+        losses.set_title("no validation: the weights of the last epoch were taken", fontsize=10)
     losses.legend(lines, [line.get_label() for line in lines], loc="center right")
     rates.plot(epochs, [row["learning_rate"] for row in rows], color="#009E73")
     rates.set(xlabel="epoch", ylabel="learning rate")

@@ -18,6 +18,9 @@ class TrainingProgress:
     def message(self, text: str) -> None:
         """A line of text."""
 
+    def reading_labels(self, done: int, total: int) -> None:
+        """Label maps read so far, for a stratified split."""
+
     def preparing(self, done: int, total: int) -> None:
         """Cases preprocessed so far."""
 
@@ -78,6 +81,10 @@ class PlainProgress(TrainingProgress):
     def message(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def reading_labels(self, done: int, total: int) -> None:
+        if done == total:
+            self.message(f"{total} label maps read to stratify the split")
+
     def preparing(self, done: int, total: int) -> None:
         if done == total:
             self.message(f"{total} cases preprocessed")
@@ -111,6 +118,10 @@ class LiveProgress(PlainProgress):
 
     def _show(self, what: str, done: int, total: int, note: str = "") -> None:
         self.bar.update(self.task, description=what, completed=done, total=total, note=note)
+
+    def reading_labels(self, done: int, total: int) -> None:
+        super().reading_labels(done, total)
+        self._show("reading labels", done, total, "cases")
 
     def preparing(self, done: int, total: int) -> None:
         super().preparing(done, total)

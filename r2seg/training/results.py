@@ -22,6 +22,8 @@ from r2seg.training.assembly import Assembly
 from r2seg.training.plots import Panel, panel_of, plot_panels
 from r2seg.training.progress import TrainingProgress
 
+NOT_CHOSEN = "none were chosen: there were no validation cases"
+
 
 def score_best(run: Run, assembly: Assembly, progress: TrainingProgress) -> dict[str, Any]:
     """Dice and IoU of the best checkpoint per part, label and case; also writes thresholds and pictures into the run.
@@ -34,6 +36,8 @@ def score_best(run: Run, assembly: Assembly, progress: TrainingProgress) -> dict
     config = assembly.config
     assembly.network.load_state_dict(run.load_checkpoint(BEST)["network"])
     results: dict[str, Any] = {}
+    if not assembly.cases.parts["validation"]:
+        write_text(run.path / THRESHOLDS, Thresholds({}, NOT_CHOSEN).json())
     for part in ("validation", "test"):
         cases = assembly.cases.parts[part]
         if not cases:

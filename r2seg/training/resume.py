@@ -18,7 +18,14 @@ from r2seg.run import CONFIG, Run
 from r2seg.training.schedules import learning_rate_factor
 
 # What may differ between a run's config and the one it is resumed with: where data lie, and for how long to train.
-_MAY_CHANGE = {("data", "root"), ("data", "cache"), ("training", "max_epochs"), ("training", "early_stopping")}
+_MAY_CHANGE = {
+    ("data", "root"),
+    ("data", "split", "test", "root"),
+    ("data", "split", "file"),  # read when the run began: its splits.json holds
+    ("data", "cache"),
+    ("training", "max_epochs"),
+    ("training", "early_stopping"),
+}
 
 
 def run_to_resume(config: Config, output: Path) -> Run | None:

@@ -15,13 +15,11 @@ import torch
 from ignite.engine import Engine, Events
 from monai.handlers import ValidationHandler
 
-from r2seg.case_sets import parts_of
+from r2seg.case_sets import parts_of, split_of
 from r2seg.config import Config
 from r2seg.data.cases import Case
 from r2seg.data.intensity_range import measure_ranges
-from r2seg.data.layouts import find_cases
 from r2seg.data.sampling import WindowSampler
-from r2seg.data.splits import draw_split
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.run import CACHE, LAST, PLOTS, Run, environment, refuse_used
@@ -86,9 +84,12 @@ def _train(
     recipe, sampler = config.training, assembly.sampler
     batches = _EpochBatches(sampler)
     trainer = assembly.make_trainer(batches, epochs=recipe.max_epochs, steps_per_epoch=sampler.steps_per_epoch)
-    evaluator = assembly.make_evaluator("validation", progress)
-    ValidationHandler(interval=recipe.validate_every, validator=evaluator).attach(trainer)
-    journal = Journal(run, tuple(config.data.labels), assembly.stateful, assembly.pretrained)
+    evaluator = assembly.make_evaluator("validation", progress) if assembly.cases.parts["validation"] else None
+    if evaluator:
+        ValidationHandler(interval=recipe.validate_every, validator=evaluator).attach(trainer)
+    journal = Journal(
+        run, tuple(config.data.labels), assembly.stateful, assembly.pretrained, validates=evaluator is not None
+    )
     if last:
         trainer.state.epoch = journal.restore(last)
         trainer.state.iteration = trainer.state.epoch * sampler.steps_per_epoch
@@ -115,11 +116,14 @@ def _train(
     @trainer.on(Events.EPOCH_COMPLETED)  # after the ValidationHandler, which was attached before
     def end_epoch(engine: Engine) -> None:
         epoch = engine.state.epoch
-        validated = epoch % recipe.validate_every == 0
-        if epoch == recipe.max_epochs and not validated:
-            evaluator.run(epoch)
-            validated = True
-        is_best = journal.end_epoch(epoch, evaluator.state.metrics if validated else None)
+        metrics = None
+        if evaluator:
+            validated = epoch % recipe.validate_every == 0
+            if epoch == recipe.max_epochs and not validated:
+                evaluator.run(epoch)
+                validated = True
+            metrics = evaluator.state.metrics if validated else None
+        is_best = journal.end_epoch(epoch, metrics)
         progress.epoch(journal.rows[-1], recipe.max_epochs, is_best)
         if stops_early():
             engine.terminate()
@@ -154,7 +158,7 @@ def _prepare(
         progress.message(", ".join(counted(len(members), f"{part} case") for part, members in parts.items()))
     else:
         refuse_used(output)
-        split = draw_split(find_cases(config.data), config.data.split, config.seed)
+        split = split_of(config, progress.reading_labels)
         parts, warnings = split.parts, split.warnings
         progress.message(str(split))
     total, done = sum(map(len, parts.values())), 0

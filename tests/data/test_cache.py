@@ -253,7 +253,23 @@ def test_two_at_once_both_get_the_case(root: Path, tmp_path: Path, monkeypatch: 
     assert len(entries(tmp_path / "cache")) == 1
 
 
-def test_all_cases_that_cannot_be_used_are_reported_together(root: Path, tmp_path: Path) -> None:
+def test_several_cases_at_a_time_give_the_entries_of_one_at_a_time(root: Path, tmp_path: Path) -> None:
+    for name in ("b", "c", "d"):
+        write_volume(root, name)
+    config = config_of(root, preprocessing={"spacing_mm": [2, 3, 2]})
+    cases, seen = find_cases(config.data), []
+    one, three = (
+        cache_cases(cases, config, tmp_path / f"{workers}", seen.append, workers=workers) for workers in (1, 3)
+    )
+    assert [case.id for case in seen] == [case.id for case in cases] * 2
+    for a, b in zip(one, three, strict=True):
+        assert a.id == b.id
+        assert np.array_equal(a.voxels, b.voxels)
+        assert np.array_equal(a.label, b.label)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_cases_that_cannot_be_used_are_reported_together(root: Path, tmp_path: Path, workers: int) -> None:
     for name in ("b", "c", "d", "e"):
         write_volume(root, name)
     (root / "images" / "b.nii.gz").write_bytes(b"")
@@ -265,7 +281,7 @@ def test_all_cases_that_cannot_be_used_are_reported_together(root: Path, tmp_pat
     cases = find_cases(config.data)
     (root / "labels" / "e.nii.gz").unlink()
     with pytest.raises(UserError) as caught:
-        cache_cases(cases, config, tmp_path / "cache", seen.append)
+        cache_cases(cases, config, tmp_path / "cache", seen.append, workers=workers)
     problems = str(caught.value).splitlines()
     assert [problem.partition(":")[0] for problem in problems] == ["case b", "case c", "case d", "case e"]
     assert "7 (210 pixels)" in problems[1]

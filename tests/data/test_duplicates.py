@@ -14,7 +14,7 @@ from r2seg.config import Data, Split
 from r2seg.data.cases import Case
 from r2seg.data.duplicates import identical_images
 from r2seg.data.layouts import find_cases
-from r2seg.data.splits import draw_split
+from r2seg.data.splits import draw_folds, draw_split
 from r2seg.errors import UserError
 
 
@@ -82,4 +82,10 @@ def test_a_split_by_case_keeps_copies_together_too(tmp_path: Path) -> None:
 
 def test_copies_beyond_the_parts_in_use_are_not_reported(tmp_path: Path) -> None:
     split = draw_split(cases_with_copies(tmp_path), Split(train=("case_1",), validation=("case_2",)), 0)
-    assert split.warnings == []
+    assert split.identical == []
+
+
+def test_copies_validate_in_one_fold(tmp_path: Path) -> None:
+    folds = list(draw_folds(cases_with_copies(tmp_path), Split(folds=6, by="case"), 0))
+    together = [{case.id for case in fold.parts["validation"]} & {"a_copy", "case_3", "z_copy"} for fold in folds]
+    assert sorted(map(len, together)) == [0, 0, 0, 0, 0, 3]

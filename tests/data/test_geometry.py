@@ -171,6 +171,27 @@ def test_the_way_back_slab_by_slab_equals_the_way_back_at_once(old, new, axis: i
         torch.testing.assert_close(torch.cat([slab for _, slab in found], dim=1 + axis), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize(("old", "new"), RESAMPLED)
+def test_the_order_of_an_array_in_memory_changes_nothing(old, new) -> None:
+    array, grid = (noise(2, *old) * 100).astype(np.int16), grid_of(old, new)
+    expected = resample(array, grid)
+    for order in itertools.permutations(range(4)):
+        stored = np.ascontiguousarray(array.transpose(order)).transpose(np.argsort(order))
+        assert np.array_equal(resample(stored, grid), expected)
+        assert np.array_equal(resample(stored[..., ::-1], grid), resample(array[..., ::-1].copy(), grid))
+
+
+@pytest.mark.parametrize(("old", "new"), RESAMPLED)
+def test_labels_in_a_corner_are_resampled_as_if_all_was_looked_at(old, new) -> None:
+    grid = grid_of(old, new)
+    for index, corner in itertools.product((1, IGNORE), itertools.product((0, -1), repeat=3)):
+        label = np.zeros(old, np.uint8)
+        label[corner] = index
+        shares = [resample((label == each)[None], grid)[0] for each in (0, index)]
+        assert np.array_equal(resample_indices(label, grid), np.array([0, index], np.uint8)[np.argmax(shares, axis=0)])
+    assert not resample_indices(np.zeros(old, np.uint8), grid).any()
+
+
 def test_the_way_back_holds_no_more_slabs_than_it_needs() -> None:
     grid = grid_of((4, 4, 100), (4, 4, 50))
     seen = 0

@@ -48,6 +48,12 @@ def test_ids_of_one_case_each_are_told_to_say_nothing(ids: list[str]) -> None:
     assert "each case counts as a patient of its own" in groups.evidence
 
 
+def test_slices_of_a_single_patient_are_warned_of() -> None:
+    groups = guess_groups([f"anna_slice_{n}" for n in range(5)])
+    assert groups.pattern is None and not groups.sure
+    assert "of one patient, anna" in groups.evidence and "too good" in groups.evidence
+
+
 def kind_of(path: Path, array: np.ndarray, names: str = "") -> tuple[str, bool]:
     if array.ndim == 3 and array.shape[-1] != 3:
         path = path.with_suffix(".nii.gz")

@@ -287,10 +287,10 @@ def write(path: Path, array: np.ndarray) -> None:
         Image.fromarray(array.astype(np.int32) if array.dtype == np.int16 else array).save(path)
 
 
-# Names of the trees of tests/trees.py; LCTSC's is DICOM, and DRIVE and ISIC's parts need more cases than the smallest tree has.
+# Names of the trees of tests/trees.py; LCTSC's is DICOM.
 @pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(
-    "layout", ["stare", "chase_db1", "hrf", "isic", "kaggle_lung", "msd", "nnunet", "voc", "folder"]
+    "layout", ["drive", "stare", "chase_db1", "hrf", "isic", "kaggle_lung", "msd", "nnunet", "voc", "folder"]
 )
 def test_data_sets_as_unpacked_are_recognised_and_their_configs_hold(layout: str, tmp_path: Path) -> None:
     root = fill(make(tmp_path / layout, TREES[layout]), layout)
@@ -336,3 +336,13 @@ def test_real_data_as_they_lie_are_recognised_and_planned(
 @pytest.mark.parametrize("name", ["chase_db1", "isic2018", "lctsc"])
 def test_the_dry_run_of_a_plan_for_real_data_is_clean(name: str, real_data: Path, tmp_path: Path) -> None:
     assert_dry_run_is_clean(init(real_data / name, tmp_path / "my.yaml"))
+
+
+@pytest.mark.usefixtures("untimed")
+def test_a_single_case_trains_without_validation_and_that_is_said(tmp_path: Path) -> None:
+    plan = init(write_pairs(tmp_path / "d", "anna.nii.gz", "anna_seg.nii.gz", count=1), tmp_path / "my.yaml")
+    assert_round_trip(plan)
+    config = load_config(plan.path)
+    split = draw_split(find_cases(config.data), config.data.split, config.seed)
+    assert {part: len(members) for part, members in split.parts.items()} == {"train": 1, "validation": 0, "test": 0}
+    assert "one patient only: all cases train" in plan.path.read_text()

@@ -54,7 +54,7 @@ def test_copies_of_an_image_are_named_in_the_plan_on_the_terminal_and_in_the_man
     root = write_volumes(tmp_path / "data")
     for folder in ("images", "labels"):
         shutil.copy(root / folder / "case_0.nii.gz", root / folder / "twin.nii.gz")
-    split = {"train": ["case_0", "case_1", "twin"], "validation": ["case_2"]}
+    split = {"train": ["case_0", "case_1", "twin"], "validation": ["case_2"], "test": ["case_3"]}
     config = config_of(tmp_path, root, data={"split": split}, training={"max_epochs": 1})
     told = "warning: the images of the cases case_0 and twin are identical; they are kept in one part of the split"
     assert told in str(plan_training(config, CPU))

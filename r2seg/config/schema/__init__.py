@@ -10,7 +10,7 @@ from r2seg.config.schema.data import Data
 from r2seg.config.schema.inference import FillHoles, Infer, LargestComponents, PostprocessingStep
 from r2seg.config.schema.network import Network
 from r2seg.config.schema.preprocessing import Preprocessing
-from r2seg.config.schema.split import Split
+from r2seg.config.schema.split import HeldOut, Split
 from r2seg.config.schema.training import Augmentation, Sampling, Training, Window
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Config",
     "Data",
     "FillHoles",
+    "HeldOut",
     "Infer",
     "LargestComponents",
     "Network",

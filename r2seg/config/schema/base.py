@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,6 +32,13 @@ def shown(value: Any) -> str:
         else repr(value)
     )
     return text if len(text) < 60 else text[:57] + "..."
+
+
+@dataclass(frozen=True)
+class InWords:
+    """Marks a type, in its ``Annotated``, with the words that docs/config.md has for it where the type alone says too little."""
+
+    text: str
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

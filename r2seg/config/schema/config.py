@@ -20,8 +20,15 @@ from r2seg.errors import nearest
 class Config(Section):
     """A whole experiment; see configs/ for examples."""
 
-    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = Field(
+        description="name of the experiment: letters, digits, _, . and -; its run is runs/NAME unless the command names a folder",
+        examples=["lung_r2unet"],
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
+        0,
+        description="seed of everything random: the split, the first weights, windows and their augmentation, dropout",
+        examples=[42],
+    )
     data: Data
     preprocessing: Preprocessing = Preprocessing()
     window: Window
@@ -30,7 +37,11 @@ class Config(Section):
     augmentation: Augmentation = Augmentation()
     training: Training = Training()
     infer: Infer = Infer()
-    postprocessing: Annotated[tuple[PostprocessingStep, ...], AsTuple] = ()
+    postprocessing: Annotated[tuple[PostprocessingStep, ...], AsTuple] = Field(
+        (),
+        description="steps that are applied to each predicted label map, in this order",
+        examples=[[{"step": "largest_components", "label": "lung", "count": 2}]],
+    )
 
     @property
     def spatial_dims(self) -> int:
@@ -45,6 +56,14 @@ class Config(Section):
     @model_validator(mode="after")
     def _steps_name_labels(self) -> Config:
         for path, text in unknown_labels(self.data.labels, [step.label for step in self.postprocessing]):
+            raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
+        return self
+
+    @model_validator(mode="after")
+    def _stopping_needs_validation(self) -> Config:
+        if self.data.split.validation == 0 and self.training.early_stopping is not None:
+            text = "needs validation cases, and data.split.validation is 0: remove one of the two"
+            path = ("training", "early_stopping")
             raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
         return self
 

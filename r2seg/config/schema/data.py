@@ -2,55 +2,71 @@
 
 from __future__ import annotations
 
-import re
-from typing import Literal
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r2seg.config.schema.base import FilePath, Section
+from r2seg.config.schema.base import FilePath, Section, shown
 from r2seg.config.schema.files import Files
 from r2seg.config.schema.labels import Labels, LabelValue
+from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
+
+
+def _one_or_many_series(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(one, bool) or not isinstance(one, int | str) or one == "" for one in values):
+        raise ValueError(f"{shown(value)}: give the number or the UID of a series, or a list of them")
+    return tuple(values)
+
+
+SeriesNames = Annotated[tuple[int | str, ...], BeforeValidator(_one_or_many_series)]
 
 
 class Data(Section):
     """Where the cases are and what their labels mean."""
 
-    layout: Literal[
-        "drive",
-        "stare",
-        "chase_db1",
-        "hrf",
-        "isic",
-        "kaggle_lung",
-        "lctsc",
-        "msd",
-        "nnunet",
-        "voc",
-        "folder",
-        "files",
-    ] = Field(
+    layout: LayoutName = Field(
         "folder",
         description="how files are named and paired: a data set as unpacked, folder (images/, labels/, masks/), or files, which "
         "data.files describes",
+        examples=["drive"],
     )
     root: FilePath = Field(
-        description="folder of the data set, for the layout folder the one with images/ and labels/; relative to the config file"
+        description="folder of the data set, for the layout folder the one with images/ and labels/; relative to the config file",
+        examples=["../data/lungs"],
     )
-    files: Files | None = Field(None, description="layout files: patterns of the files' names, or a table of cases")
+    files: Files | None = Field(
+        None,
+        description="layout files: patterns of the files' names, or a table of cases",
+        examples=[{"image": "{id}_image.nii.gz", "label": "{id}_lungmask.nii.gz"}],
+    )
     labels: Labels = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written"
+        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written",
+        examples=[{"lung": 1}, {"lung": [1, 2], "heart": 3}],
+    )
+    series: SeriesNames = Field(
+        (),
+        description="numbers or UIDs of DICOM series, which choose in folders that hold several: exactly one of them must be there",
     )
     ignore_label: LabelValue | None = Field(
-        None, description="value in the files of pixels that are neither trained on nor scored"
+        None, description="value in the files of pixels that are neither trained on nor scored", examples=[255]
     )
-    group: str | None = Field(
-        None, description="regular expression whose first group, found in the case id, is the patient"
+    group: GroupPattern | None = Field(
+        None,
+        description="regular expression whose first group, found in the case id, is the patient; default: the layout's, or each case is its own",
+        examples=[r"^(patient_\d+)"],
     )
-    split: Split = Split()
-    cache: FilePath | None = Field(None, description="folder for preprocessed cases; default: inside the run")
+    split: Split = Field(
+        Split(),
+        description="which cases train, validate and test; `leave_one_out` is short for `{folds: leave_one_out}`",
+        examples=["leave_one_out"],
+    )
+    cache: FilePath | None = Field(
+        None, description="folder for preprocessed cases; default: inside the run", examples=["/scratch/cache"]
+    )
 
     @field_validator("ignore_label")
     @classmethod
@@ -59,19 +75,6 @@ class Data(Section):
             if ignore_label in values:
                 raise ValueError(f"{ignore_label} is also a value of the label {name}")
         return ignore_label
-
-    @field_validator("group")
-    @classmethod
-    def _pattern_has_a_group(cls, group: str | None) -> str | None:
-        if group is None:
-            return None
-        try:
-            groups = re.compile(group).groups
-        except re.error as error:
-            raise ValueError(f"{group!r} is not a regular expression: {error}") from None
-        if groups < 1:
-            raise ValueError(f"{group!r} has no parentheses: put them around the patient's part of the id")
-        return group
 
     @model_validator(mode="after")
     def _files_belong_to_their_layout(self) -> Data:

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from r2seg.config.schema.base import FilePath, Section, as_tuple
+from r2seg.config.schema.base import FilePath, InWords, Section, as_tuple
 
 
 def _several(value: Any) -> Any:
     return (value,) if isinstance(value, str) else as_tuple(value)
 
 
-Patterns = Annotated[tuple[str, ...], BeforeValidator(_several)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_several), InWords("text, or list of texts")]
 
 
 def _checked(pattern: str) -> None:
@@ -51,16 +51,25 @@ class Files(Section):
     image: Patterns | None = Field(
         None,
         description="pattern of the image, such as '{id}_image.nii.gz' or '{group}/{id}/ct'; a list has one for each channel",
+        examples=["{group}/{id}_image.nii.gz", ["{id}_t1.nii.gz", "{id}_flair.nii.gz"]],
     )
     label: str | dict[str, str] | None = Field(
         None,
         description="pattern of the label map; for overlapping labels one for each label: {lung: '{id}_lung.nii.gz', ...}",
+        examples=["{group}/{id}_lungmask.nii.gz"],
     )
-    mask: str | None = Field(None, description="pattern of the field of view, which every case then needs")
-    observers: Patterns = Field((), description="patterns of label maps that others drew; only evaluations use them")
+    mask: str | None = Field(
+        None, description="pattern of the field of view, which every case then needs", examples=["{id}_fov.png"]
+    )
+    observers: Patterns = Field(
+        (),
+        description="patterns of label maps that others drew; only evaluations use them",
+        examples=[["{id}_2ndHO.png"]],
+    )
     table: FilePath | None = Field(
         None,
         description="CSV in place of patterns, with columns image and label and, as needed, id, mask, observers, group, split",
+        examples=["cases.csv"],
     )
 
     @field_validator("image", "observers")

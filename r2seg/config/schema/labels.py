@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from r2seg.config.schema.base import shown
+from r2seg.config.schema.base import InWords, shown
 
 
 def _one_or_many(value: Any) -> Any:
@@ -60,4 +60,8 @@ def _distinct_labels(labels: dict[str, tuple[int, ...]]) -> dict[str, tuple[int,
     return labels
 
 
-Labels = Annotated[dict[str, LabelValues], AfterValidator(_distinct_labels)]
+Labels = Annotated[
+    dict[str, LabelValues],
+    AfterValidator(_distinct_labels),
+    InWords("names, each with a whole number from 1 to 65535, or a list of them"),
+]

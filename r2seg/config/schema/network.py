@@ -14,13 +14,23 @@ class Network(Section):
 
     model_config = ConfigDict(extra="allow")
 
-    name: str = "R2UNet"
-    output: Literal["softmax", "sigmoid"] = Field(
-        "softmax", description="softmax: background and labels exclude each other"
+    name: str = Field(
+        "R2UNet", description="one of the networks of r2seg, see docs/networks.md", examples=["ResidualUNet"]
     )
-    weights: FilePath | None = Field(None, description="run or file of weights to start training from")
+    output: Literal["softmax", "sigmoid"] = Field(
+        "softmax",
+        description="softmax: background and labels exclude each other; sigmoid: each label is decided on its own",
+        examples=["sigmoid"],
+    )
+    weights: FilePath | None = Field(
+        None,
+        description="run folder, or file of weights, of the same network to start training from; relative to the config file",
+        examples=["runs/lung_r2unet"],
+    )
     reset: Names = Field(
-        (), description="layers that keep their random start although weights are given, such as [head]"
+        (),
+        description="layers that keep their random start although weights are given; needed where their shapes differ",
+        examples=[["head"]],
     )
 
     @property

@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from r2seg.data.formats import WRITABLE, File, Grid, ImageError, check_grid, known_suffix, open_file, split_suffix
+from r2seg.data.formats import (
+    WRITABLE,
+    File,
+    Grid,
+    ImageError,
+    SeriesChoice,
+    check_grid,
+    is_dicom_volume,
+    known_suffix,
+    open_file,
+    split_suffix,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +70,37 @@ class Image:
 def output_name(path: str | Path) -> str:
     """File name of an input's output: the input's own, with .png for pictures whose format cannot hold a label map.
 
+    A DICOM series gets the name of its folder, or of its file, with .nii.gz.
     The "_0000" that marks a case's first channel is dropped; "scan_0007.png" keeps its number.
     """
-    stem, _ = split_suffix(path)
-    suffix = Path(path).name[len(stem) :] if known_suffix(Path(path)) in WRITABLE else ".png"
+    path = Path(path)
+    stem = path.name if path.is_dir() else split_suffix(path)[0]
+    if is_dicom_volume(path):
+        suffix = ".nii.gz"
+    else:
+        suffix = path.name[len(stem) :] if known_suffix(path) in WRITABLE else ".png"
     return (stem.removesuffix("_0000") or stem) + suffix
 
 
-def read_grid(path: str | Path) -> Grid:
+def read_grid(path: str | Path, *, series: SeriesChoice = ()) -> Grid:
     """Grid of an image file, from its header alone.
+
+    Args:
+        path: A file, or a folder with a DICOM series.
+        series: As in `read_image`.
 
     Raises:
         ImageError: The file is missing or not an image, or its header cannot be read.
     """
-    return open_file(Path(path)).grid
+    return open_file(Path(path), series=series).grid
 
 
-def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Image:
+def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, series: SeriesChoice = ()) -> Image:
     """Image of one file, or of several files that are the channels of one case.
 
     Args:
-        path: A file, or files in channel order whose grids agree.
+        path: A file or a folder with a DICOM series, or several of them in channel order whose grids agree.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
 
     Shape: array (C, *S), S in the file's axis order.
 
@@ -89,7 +110,7 @@ def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise ValueError("read_image: no file given")
-    files = [open_file(Path(one)) for one in paths]
+    files = [open_file(Path(one), series=series) for one in paths]
     first = files[0].grid
     for other in files[1:]:
         check_same_grid(first, other.grid)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from r2seg.data.formats import PICTURES, Header, ImageError, open_file, split_suffix, write_array
+from r2seg.data.formats import PICTURES, Header, ImageError, SeriesChoice, open_file, split_suffix, write_array
+from r2seg.data.formats.dicom_files import label_file_of
+from r2seg.data.images.dicom_labels import Labels, read_dicom_label
 from r2seg.data.images.image import Image, check_finite
 from r2seg.errors import some
 
 IGNORE = 255
 
-Labels = Mapping[str, int | Sequence[int]]
 LOSSY = (".jpg", ".jpeg")
 CUT = 128  # from this grey level on, a smeared mask of 0 and 255 is foreground
 
@@ -34,7 +35,13 @@ class LabelMap(Image):
 
 
 def read_label_map(
-    path: str | Path, labels: Labels, ignore_label: int | None = None, *, undeclared: str = "error"
+    path: str | Path,
+    labels: Labels,
+    ignore_label: int | None = None,
+    *,
+    undeclared: str = "error",
+    image: Path | None = None,
+    series: SeriesChoice = (),
 ) -> LabelMap:
     """Label map of a file as class indices, however the mask is encoded.
 
@@ -48,6 +55,8 @@ def read_label_map(
         ignore_label: Value in the file of pixels that are neither trained nor scored.
         undeclared: "error" refuses values that are not declared; "background" counts them as background. Masks of 0/1, of
             0/255 and smeared ones are recognised first, so that their foreground is never taken for undeclared values.
+        image: The image that the labels were drawn on; an RTSTRUCT or DICOM-SEG is read on its grid, by the labels' names.
+        series: Numbers or UIDs of DICOM series, which choose if the image is a folder that holds several.
 
     Shape: array (1, *S) uint8: 0 background, 1..K the labels in their order, 255 (`IGNORE`) ignored.
 
@@ -58,6 +67,9 @@ def read_label_map(
     if undeclared not in ("error", "background"):
         raise ValueError(f"undeclared is {undeclared!r}: give error or background")
     path = Path(path)
+    if label_file_of(path) is not None:
+        drawn, grid = read_dicom_label(path, labels, image, series=series)
+        return LabelMap(drawn[None], grid.affine, path)
     table = {0: 0}
     for index, values in enumerate(labels.values(), start=1):
         table |= {int(value): index for value in ([values] if isinstance(values, int | np.integer) else values)}

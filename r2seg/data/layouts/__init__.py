@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r2seg.data.cases import Case
+from r2seg.data.held_out import with_held_out
 from r2seg.data.layouts.chase_db1 import CHILD, chase_db1_cases, is_chase_db1
 from r2seg.data.layouts.drive import drive_cases, is_drive
 from r2seg.data.layouts.files import files_cases, is_files
@@ -96,7 +97,7 @@ def recognised_layout(root: Path) -> str | None:
 
 
 def find_cases(data: Data) -> list[Case]:
-    """The labelled cases of a data set, sorted by id.
+    """The labelled cases of a data set, sorted by id, and after them those of another one that ``data.split.test`` names.
 
     ``data.root`` is the data set's folder, or a folder above it that holds no second one; which folder was taken is logged.
 
@@ -107,11 +108,12 @@ def find_cases(data: Data) -> list[Case]:
     layout = entry_of(LAYOUTS, data.layout, "data.layout")
     root = located(data.root, layout.recognise, data.layout)
     try:
-        return layout.find(data.model_copy(update={"root": root, "group": data.group or layout.group}))
+        cases = layout.find(data.model_copy(update={"root": root, "group": data.group or layout.group}))
     except LayoutError as error:
         if layout.find is files_cases or layout.recognise(root) or (hint := _hint(root, data.layout)) is None:
             raise
         raise error.with_hint(hint) from None
+    return with_held_out(cases, data, find_cases)
 
 
 def _hint(root: Path, layout: str) -> str | None:
@@ -157,10 +159,12 @@ def list_cases(
             f"{'.'.join(map(str, one['loc']))}: {one['msg'].removeprefix('Value error, ')}" for one in error.errors()
         ]
         raise UserError("\n".join(f"list_cases: {line.removeprefix(': ')}" for line in lines)) from None
-    return [_as_dictionary(case) for case in find_cases(data)]
+    return [as_dictionary(case) for case in find_cases(data)]
 
 
-def _as_dictionary(case: Case) -> dict[str, Any]:
+def as_dictionary(case: Case) -> dict[str, Any]:
+    """A case as ``list_cases`` gives it."""
+
     def one_or_all(paths: tuple[Path, ...]) -> str | list[str] | None:
         texts = [str(path) for path in paths]
         return texts[0] if len(texts) == 1 else texts or None

@@ -1,0 +1,61 @@
+"""Which labels occur in which case, read from the label maps: what stratified splits need."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from r2seg.data.cases import Case
+from r2seg.data.images import IGNORE, read_label_map
+from r2seg.errors import UserError
+
+if TYPE_CHECKING:
+    from r2seg.config import Data
+
+
+def labels_present(
+    cases: Sequence[Case], data: Data, on_case: Callable[[int, int], None] | None = None
+) -> dict[str, frozenset[str]]:
+    """Case id -> names of the labels that occur in its label map; none for a case without a label map.
+
+    Several files are read at the same time: reading and counting release Python's lock.
+
+    Args:
+        cases: The cases.
+        data: Section whose labels are looked for.
+        on_case: Called with the number of cases read and of all cases.
+
+    Raises:
+        UserError: With every label map that cannot be read.
+    """
+    names = list(data.labels)
+
+    def present(case: Case) -> frozenset[str] | str:
+        if not case.labels:
+            return frozenset()
+        try:
+            indices = read_label_map(
+                case.reference, data.labels, data.ignore_label, image=case.images[0], series=data.series
+            ).array
+        except UserError as error:
+            return str(error)
+        counts = np.bincount(indices.reshape(-1), minlength=IGNORE + 1)
+        return frozenset(name for index, name in enumerate(names, start=1) if counts[index])
+
+    found: dict[str, frozenset[str]] = {}
+    mistakes: list[str] = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (case, result) in enumerate(zip(cases, pool.map(present, cases), strict=True), start=1):
+            if isinstance(result, str):
+                mistakes.append(result)
+            else:
+                found[case.id] = result
+            if on_case is not None:
+                on_case(done, len(cases))
+    if mistakes:
+        raise UserError("\n".join(mistakes))
+    return found
