@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from r2seg.config import Data
-from r2seg.data.cases import Case, find_images
+from r2seg.data.cases import Case, group_of
+from r2seg.data.formats import split_suffix
+from r2seg.data.formats.dicom_files import is_dicom_label, is_series_folder
 from r2seg.data.layouts import LAYOUTS, LayoutError, find_cases
 from r2seg.data.layouts.dataset_json import read_dataset_json
+from r2seg.data.layouts.patterns import paths_below
 from r2seg.data.layouts.tree import located
 from r2seg.errors import UserError, counted, some
 from r2seg.planning.groups import guess_groups
@@ -171,13 +174,11 @@ def _try_names(root: Path) -> bool:
 
 def _of_names(folder: Path) -> Dataset:
     """The folder by the names of its files."""
-    names = [path.relative_to(folder).as_posix() for path in find_images(folder)]
+    names = _names_below(folder)
     try:
         found = take_inventory(names, lambda name: is_label_map(folder / name))
     except UserError as error:
-        dicom = any(path.suffix.lower() in (".dcm", ".ima") for path in folder.rglob("*"))
-        hint = "; it holds DICOM files: name series and labels in data.files or a table (docs/data.md)" if dicom else ""
-        raise UserError(f"{folder}: {error}{hint}") from None
+        raise UserError(f"{folder}: {error}") from None
     cases = _cases_of_patterns(folder, found.patterns) if found.patterns else None
     wanted = {(each.images, each.label, each.mask, each.observers) for each in found.cases}
     same = cases is not None and wanted == {_relative(case, folder) for case in cases}
@@ -200,6 +201,22 @@ def _of_names(folder: Path) -> Dataset:
 
 def _with_word(dataset: Dataset, word: str) -> Dataset:
     return replace(dataset, evidence={**dataset.evidence, "word": (word,)})
+
+
+def _names_below(folder: Path) -> list[str]:
+    """Images, folders of a DICOM series or label, and DICOM labels below a folder; not the files inside such folders."""
+    paths = paths_below(folder)
+    series = {name for name in paths if (folder / name).is_dir() and is_series_folder(folder / name)}
+    # A patient's folder with a series below it and structures beside that is not itself an image.
+    series -= {name for name in series if any(other.startswith(f"{name}/") for other in series)}
+    kept = []
+    for name in paths:
+        path = folder / name
+        if name.rpartition("/")[0] in series or (path.is_dir() and name not in series):
+            continue
+        if path.is_dir() or split_suffix(name)[1] or is_dicom_label(path):
+            kept.append(name)
+    return kept
 
 
 def _cases_of_patterns(folder: Path, patterns: dict[str, Any]) -> list[Case] | None:
@@ -250,8 +267,6 @@ def _with_groups(dataset: Dataset) -> Dataset:
     dataset = replace(dataset, evidence={**dataset.evidence, "group": (guess.evidence,)}, doubts=doubts)
     if guess.pattern is None:
         return dataset
-    from r2seg.data.cases import group_of
-
     cases = tuple(replace(case, group=group_of(case.id, guess.pattern)) for case in dataset.cases)
     return replace(dataset, group=guess.pattern, cases=cases)
 

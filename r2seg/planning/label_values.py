@@ -15,6 +15,9 @@ from typing import Any
 import numpy as np
 
 from r2seg.data.formats import open_file, split_suffix
+from r2seg.data.formats.base import errors_of
+from r2seg.data.formats.dicom_files import RTSTRUCT, is_dicom_label, label_file_of
+from r2seg.data.formats.dicom_headers import pydicom_for
 from r2seg.data.images.label_maps import LOSSY
 from r2seg.errors import UserError, counted, some
 from r2seg.workers import in_order
@@ -98,6 +101,8 @@ def _is_smeared(path: Path, values: np.ndarray, counts: np.ndarray) -> bool:
 
 def is_label_map(path: Path) -> bool:
     """Whether a file can be a label map by what it holds: few values, or black and white."""
+    if is_dicom_label(path):
+        return True
     try:
         found = read_values(path)
     except UserError:
@@ -124,6 +129,8 @@ def find_labels(
     Raises:
         UserError: Nothing is labelled, or the files are no label maps; one line for each.
     """
+    if any(map(is_dicom_label, paths[:1])):
+        return _structures(paths)
     chosen = [paths[round(index)] for index in np.linspace(0, len(paths) - 1, min(len(paths), MOST_MAPS))]
     problems: list[str] = []
 
@@ -184,6 +191,46 @@ def find_labels(
         )
     told_by = (told, *([source] if source else []))
     return FoundLabels(_written(names, values), ignore, told_by, tuple(doubts))
+
+
+def _structures(paths: Sequence[Path]) -> FoundLabels:
+    """The structures or segments that all DICOM files hold, as labels; the others are told."""
+    counts: Counter[str] = Counter()
+    for path in paths:
+        counts.update(dict.fromkeys(_structure_names(path), 1))
+    common = [name for name in counts if counts[name] == len(paths)]
+    if not common:
+        raise UserError(
+            f"no structure is in all of the {counted(len(paths), 'DICOM label file')}; there are {some(sorted(counts), 20)}: name those "
+            "of data.labels in a config"
+        )
+    rest = [f"{name} ({counts[name]})" for name in counts if name not in common]
+    doubts = (
+        [f"structures that only some of the {len(paths)} files hold are left out: {some(rest, 20)}"] if rest else []
+    )
+    if len(common) > 1:
+        doubts.append(
+            f"every structure that all files hold is a label: {some(common, 20)}; remove those that are not wanted"
+        )
+    evidence = (f"the structures that all {counted(len(paths), 'DICOM label file')} hold, by their names",)
+    return FoundLabels({name: value for value, name in enumerate(common, start=1)}, None, evidence, tuple(doubts))
+
+
+def _structure_names(path: Path) -> list[str]:
+    """Names of the structures with contours of an RTSTRUCT, or of the segments of a DICOM-SEG."""
+    file, kind = label_file_of(path) or (path, "")
+    pydicom = pydicom_for(file)
+    with errors_of(file, "read"):
+        dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        if kind != RTSTRUCT:
+            return [str(item.SegmentLabel).strip() for item in dataset.get("SegmentSequence") or []]
+        drawn = {
+            int(item.ReferencedROINumber)
+            for item in dataset.get("ROIContourSequence") or []
+            if item.get("ContourSequence")
+        }
+        rois = dataset.get("StructureSetROISequence") or []
+        return [str(roi.get("ROIName") or "").strip() for roi in rois if int(roi.ROINumber) in drawn]
 
 
 def _flat(labels: Mapping[str, Any]) -> set[int]:

@@ -346,3 +346,42 @@ def test_a_single_case_trains_without_validation_and_that_is_said(tmp_path: Path
     split = draw_split(find_cases(config.data), config.data.split, config.seed)
     assert {part: len(members) for part, members in split.parts.items()} == {"train": 1, "validation": 0, "test": 0}
     assert "one patient only: all cases train" in plan.path.read_text()
+
+
+def write_dicom(folder: Path, label: Path, seed: int) -> None:
+    """A small CT series with a bright box, and the box as the structure Lung_L of an RTSTRUCT."""
+    from dicom_files import write_rtstruct, write_series
+
+    from r2seg.data.images import read_image
+
+    values = np.random.default_rng(seed).integers(-900, -700, (5, 24, 20)).astype(np.int16)
+    values[:, 6:14, 5:12] = 40
+    write_series(folder, values, name="1-{:03d}.dcm".format)
+    lps_from_index = np.diag([-1.0, -1, 1, 1]) @ read_image(folder).affine
+    corners = [(5, 6), (12, 6), (12, 14), (5, 14)]
+    rings = [np.array([(lps_from_index @ (x - 0.5, y - 0.5, k, 1))[:3] for x, y in corners]) for k in range(5)]
+    label.parent.mkdir(parents=True, exist_ok=True)
+    write_rtstruct(label, {"Lung_L": rings, **({"Couch": rings} if seed == 0 else {})})
+
+
+@pytest.mark.usefixtures("untimed")
+@pytest.mark.parametrize(
+    ("series", "label", "layout"),
+    [
+        ("LCTSC-Train-S1-00#/a/ct", "LCTSC-Train-S1-00#/a/rt/1-1.dcm", "lctsc"),
+        ("p#/ct", "p#/rtstruct.dcm", "files"),
+        ("images/p#", "labels/p#.dcm", "folder"),
+    ],
+)
+def test_series_and_structures_of_dicom_become_a_config(series: str, label: str, layout: str, tmp_path: Path) -> None:
+    pytest.importorskip("pydicom")
+    for number in range(4):
+        write_dicom(*(tmp_path / "d" / name.replace("#", str(number)) for name in (series, label)), seed=number)
+    plan = init(tmp_path / "d", tmp_path / "my.yaml")
+    assert_round_trip(plan)
+    config = load_config(plan.path, require_data=True)
+    assert config.data.layout == layout
+    assert dict(config.data.labels) == {"Lung_L": (1,)}
+    assert any("only some of the 4 files hold are left out: Couch (1)" in text for text in plan.doubts)
+    assert config.preprocessing.intensity.kind == "hu_window"
+    assert_dry_run_is_clean(plan)
