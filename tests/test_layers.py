@@ -33,6 +33,7 @@ LAYERS = {
     "inference": 3,
     "evaluation": 4,
     "training": 4,
+    "planning": 4,
     "cli": 5,
 }
 HEAVY = {
