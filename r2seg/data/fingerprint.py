@@ -131,7 +131,9 @@ def read_case(
 def _with_remedy(error: UserError, remedy: str) -> str:
     """The error's line, with a remedy if it names none itself."""
     text = str(error)
-    return text if ";" in text else f"{text}; {remedy}"
+    if "; declared: " in text:
+        return f"{text}; declare these values too, or correct the file"
+    return text if ";" in text and not text.endswith("?") else f"{text}; {remedy}"
 
 
 def measure_case(

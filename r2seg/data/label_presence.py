@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from r2seg.data.cases import Case
 from r2seg.data.images import IGNORE, read_label_map
 from r2seg.errors import UserError
+from r2seg.workers import in_order
 
 if TYPE_CHECKING:
     from r2seg.config import Data
@@ -22,7 +21,7 @@ def labels_present(
 ) -> dict[str, frozenset[str]]:
     """Case id -> names of the labels that occur in its label map; none for a case without a label map.
 
-    Several files are read at the same time: reading and counting release Python's lock.
+    Several files are read at the same time.
 
     Args:
         cases: The cases.
@@ -48,14 +47,11 @@ def labels_present(
 
     found: dict[str, frozenset[str]] = {}
     mistakes: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (case, result) in enumerate(zip(cases, pool.map(present, cases), strict=True), start=1):
-            if isinstance(result, str):
-                mistakes.append(result)
-            else:
-                found[case.id] = result
-            if on_case is not None:
-                on_case(done, len(cases))
+    for case, result in zip(cases, in_order(present, cases, None, on_case), strict=True):
+        if isinstance(result, str):
+            mistakes.append(result)
+        else:
+            found[case.id] = result
     if mistakes:
         raise UserError("\n".join(mistakes))
     return found

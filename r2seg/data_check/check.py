@@ -15,6 +15,7 @@ from r2seg.data.augmentation import refuse_missing_directions
 from r2seg.data.cases import Case
 from r2seg.data.fingerprint import CaseContents, CaseFacts, evenly_spread, facts_of, read_case
 from r2seg.data.layouts import find_cases
+from r2seg.data.layouts.tree import LayoutError
 from r2seg.data.splits import PARTS, DrawnSplit
 from r2seg.data_check.findings import Finding, Member, in_reading_order, remarks
 from r2seg.data_check.rules import Traits, refusals
@@ -101,9 +102,12 @@ def check_data(
     with _collected_warnings() as logged:
         try:
             found = find_cases(config.data)
+        except LayoutError as error:
+            errors += [Finding("names", line) for line in error.problems]
+            found = list(error.cases)
         except UserError as error:
-            errors += [Finding("names", line) for line in getattr(error, "problems", str(error).splitlines())]
-            found = list(getattr(error, "cases", ()))  # those in which nothing is wrong, if the layout tells
+            errors += [Finding("names", line) for line in str(error).splitlines()]
+            found = []
         # Without some of its cases a data set has another split, whose mistakes would be none of its own.
         split = None if errors else _split_of(found, config, errors)
         parts = split.parts if split else {ALL: found}

@@ -183,7 +183,7 @@ def _unlike_intensities(members: Sequence[Member], config: Config) -> Iterator[F
         low, high = options.low, options.high
     else:
         return
-    doubtful = {finding.case for finding in _not_hu(members, config)}
+    doubtful = {finding.case for rule in (_constant, _not_hu) for finding in rule(members, config)}
     members = [member for member in members if member.case.id not in doubtful]
     channels = {member.facts.num_channels for member in members}
     if len(members) < _ENOUGH or len(channels) != 1:

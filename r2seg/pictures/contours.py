@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_THIN = 8  # pixels of the screen: an outline takes about two on either side
+_THIN = 8  # drawn pixels: an outline takes about two on either side
 _SHOWN = 400  # columns of a picture on the screen
 _WIDTH = 2  # pixels of a drawn contour
 
@@ -13,10 +13,14 @@ CASING = "#15171a"
 """Around contours, which would be lost on a ground of their own colour."""
 
 
-def is_thin(stack: np.ndarray) -> bool:
+def is_thin(stack: np.ndarray, columns: int = _SHOWN) -> bool:
     """Whether a mask is so narrow on the slices, as vessels and small dots are, that two outlines would hide it.
 
-    The mean width of a band is twice its area over its border's length; here in pixels of a picture of `_SHOWN` columns.
+    The mean width of a band is twice its area over its border's length.
+
+    Args:
+        stack: The mask on each slice.
+        columns: Of a slice as it is drawn.
 
     Shape: (N, rows, columns) bool.
     """
@@ -27,7 +31,7 @@ def is_thin(stack: np.ndarray) -> bool:
         return False
     cross = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
     width = 2 * busy.sum() / max(1, busy.sum() - binary_erosion(busy, cross).sum())
-    return float(width) * _SHOWN / stack.shape[2] < _THIN
+    return float(width) * columns / stack.shape[2] < _THIN
 
 
 def outline(mask: np.ndarray, size: tuple[int, int]) -> str:
@@ -67,7 +71,7 @@ def contour_pixels(indices: np.ndarray, num_labels: int, size: tuple[int, int]) 
     for index in range(1, num_labels + 1):
         mask = indices == index
         if mask.any():
-            if is_thin(mask[None]):
+            if is_thin(mask[None], size[1]):
                 drawn[_covered(mask, size) > 0.25] = index  # most pixels hold less than half of a vessel
             else:
                 inside = _covered(mask, size) > 0.5

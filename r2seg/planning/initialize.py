@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -308,8 +307,3 @@ def _heading(
         f"{costs.step:.2f} s and one predicted case: {length.num_steps} steps, {validations}{costs.start + costs.finish:.0f} s for preprocessing and the last scoring.",
         *(["", "Not sure, please check:", *(f"- {text}" for text in doubts)] if doubts else []),
     ]
-
-
-def named_settings(plan: Plan) -> dict[str, Any]:
-    """Dotted key -> value of every setting of a plan."""
-    return {choice.key: choice.value for choice in plan.choices}

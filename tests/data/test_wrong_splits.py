@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def message_of(root: Path, split: object, files: dict[str, str], *overrides: str, **changes) -> str:
-    """What is told about a config with this split, without the place in the config file, which must be one line."""
+    """What is told about a config with this split, without the place in the config file; one line for each mistake."""
     for name, content in files.items():
         (root / name).write_text(content)
     config = settings(root, **changes)
@@ -41,9 +42,8 @@ def message_of(root: Path, split: object, files: dict[str, str], *overrides: str
     path.write_text(yaml.safe_dump(config))
     with pytest.raises(UserError) as caught:
         split_of(load_config(path, overrides, require_data=True))
-    (line,) = str(caught.value).replace(f"{root}/", "").split("\n")
-    place, _, rest = line.partition(": ")
-    return rest if place.startswith("config.yaml:") else line
+    lines = str(caught.value).replace(f"{root}/", "").replace(str(root), "ROOT").split("\n")
+    return "\n".join(re.sub(r"^config\.yaml:\d+: ", "", line) for line in lines)
 
 
 SPLITS = "data.split.file s.json"
@@ -225,12 +225,16 @@ WRONG: list[tuple[object, dict[str, str], str]] = [
     (
         {"test": {"root": "images"}},
         {},
-        "data.split.test.root images has no folder images/: put images/NAME.* and labels/NAME.* there",
+        "data.split.test: images/images: there is no such folder: put images/NAME.* and labels/NAME.* into data.split.test.root; ROOT looks right: set data.split.test.root to it\n"
+        "data.split.test: images/labels: there is no such folder: put images/NAME.* and labels/NAME.* into data.split.test.root; ROOT looks right: set data.split.test.root to it",
     ),
     (
         {"test": {"root": "other", "group": "x(.)"}},
         {},
-        "data.split.test.group 'x(.)' does not match the case 'a_1': fix the pattern, or remove it",
+        "\n".join(
+            f"data.split.test.group 'x(.)' does not match the case '{case}': fix the pattern, or remove it"
+            for case in ("a_1", "a_2", "e_1")
+        ),
     ),
     (
         {"validation": ["b"], "test": {"root": "other", "same_patients": True}},

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from r2seg.config.schema.base import FilePath, Fraction, Names, Section, shown
+from r2seg.config.schema.files import Files
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.errors import nearest
 
@@ -25,6 +26,11 @@ class HeldOut(Section):
     root: FilePath = Field(description="its folder, relative to the config file", examples=["../data/other_site"])
     layout: LayoutName | None = Field(
         None, description="how its files are named and paired; default: as data.layout", examples=["nnunet"]
+    )
+    files: Files | None = Field(
+        None,
+        description="layout files: patterns of its files' names, or a table; default: data.files, if the layout is the same",
+        examples=[{"table": "cases.csv"}],
     )
     group: GroupPattern | None = Field(
         None,
