@@ -36,6 +36,8 @@ def preprocessing_choices(data: Summary, sizes: Sizes) -> list[Choice]:
                 else f"null: {sizes.spacing_reason}",
             )
         )
+    if sizes.resize is not None:
+        choices.append(Choice("preprocessing.resize", {"longest_side": sizes.resize}, sizes.resize_reason))
     return choices
 
 
@@ -62,6 +64,31 @@ def _ct(data: Summary) -> list[Choice]:
     ]
 
 
+def _mr(data: Summary) -> list[Choice]:
+    return [
+        Choice(
+            "preprocessing.intensity",
+            {"kind": "zscore", "region": "nonzero"},
+            "MR has no fixed scale: each image to mean 0 and deviation 1, measured where it is not 0",
+        )
+    ]
+
+
+def _fundus(data: Summary) -> list[Choice]:
+    where = "given" if data.has_masks else "find"
+    told = (
+        "the data have one for every picture" if data.has_masks else "there are none, so it is found from each picture"
+    )
+    return [
+        Choice("preprocessing.field_of_view", where, f"field of view: {told}"),
+        Choice(
+            "preprocessing.intensity",
+            {"kind": "zscore", "region": "field_of_view"},
+            "brightness differs from camera to camera: mean 0 and deviation 1 inside the field of view",
+        ),
+    ]
+
+
 def _zscore(data: Summary) -> list[Choice]:
     return [
         Choice(
@@ -74,8 +101,8 @@ def _zscore(data: Summary) -> list[Choice]:
 
 _INTENSITIES: dict[str, Callable[[Summary], list[Choice]]] = {
     "ct": _ct,
-    "mr": _zscore,
-    "fundus": _zscore,
+    "mr": _mr,
+    "fundus": _fundus,
     "dermoscopy": _zscore,
     "photograph": _zscore,
     "other": _zscore,

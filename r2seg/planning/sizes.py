@@ -48,6 +48,8 @@ class Sizes:
         spacing_reason: Why.
         plane: Plane of 2-D windows in volumes, else None.
         plane_reason: Why.
+        resize: Longest side that pictures are resized to, or None.
+        resize_reason: Why.
         shape: Typical size of the working grid, or of the pictures.
         window: Window.
         window_reason: Why.
@@ -64,6 +66,8 @@ class Sizes:
     spacing_reason: str
     plane: str | None
     plane_reason: str
+    resize: int | None
+    resize_reason: str
     shape: tuple[int, ...]
     window: tuple[int, ...]
     window_reason: str
@@ -84,6 +88,10 @@ def plan_sizes(data: Summary, machine: Machine, wishes: Wishes) -> Sizes:
     shape = _working_shape(data, spacing)
     dims, dims_reason = _dims(data, machine, wishes, spacing, shape)
     plane, plane_reason = _plane(data, dims, spacing)
+    resize, resize_reason = _resize(data, machine)
+    if resize is not None:
+        factor = resize / max(shape)
+        shape = tuple(max(1, round(size * factor)) for size in shape)
     in_plane = [axis for axis in range(len(shape)) if plane is None or axis != PLANES.index(plane)]
     seen = tuple(shape[axis] for axis in in_plane)
     relative = np.ones(dims) if spacing is None or data.image_dims == 2 else np.array(spacing)[in_plane]
@@ -107,6 +115,8 @@ def plan_sizes(data: Summary, machine: Machine, wishes: Wishes) -> Sizes:
         spacing_reason=spacing_reason,
         plane=plane,
         plane_reason=plane_reason,
+        resize=resize,
+        resize_reason=resize_reason,
         shape=shape,
         window=window,
         window_reason=window_reason,
@@ -187,6 +197,21 @@ def _plane(data: Summary, dims: int, spacing: tuple[float, ...] | None) -> tuple
         return "axial", "the voxels are nearly cubic; slices as they are usually read"
     coarse = int(np.argmin(np.median(data.shapes, axis=0)))
     return PLANES[coarse], "across the axis with the fewest slices, as the files do not state their voxel size"
+
+
+def _resize(data: Summary, machine: Machine) -> tuple[int | None, str]:
+    if data.image_dims == 3:
+        return None, ""
+    longest = int(np.median(data.shapes.max(axis=1)))
+    if data.kind.name == "fundus":
+        most = 2048 if machine.is_fast else 1024
+        why = "thin vessels need the pixels"
+    else:
+        most = 512 if machine.is_fast else 256
+        why = "a lesion or organ is seen as well at this size, and predictions are brought back to the pictures' own"
+    if longest <= 1.25 * most:
+        return None, ""
+    return most, f"the pictures are typically {longest} pixels long; {why}"
 
 
 def _wanted_window(

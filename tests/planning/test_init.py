@@ -306,6 +306,47 @@ def test_data_sets_as_unpacked_are_recognised_and_their_configs_hold(layout: str
         assert any("regions that overlap" in text for text in plan.doubts)
 
 
+@pytest.mark.usefixtures("untimed")
+def test_large_photographs_of_skin_are_resized_and_their_dry_run_is_clean(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        _, label = ball((300, 400), rng)
+        picture = np.where(label[..., None] > 0, np.array([90, 50, 40]), np.array([200, 150, 130]))
+        picture = (picture + rng.normal(0, 5, picture.shape)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(picture).save(_made(tmp_path / f"skin/{number}.jpg"))
+        Image.fromarray(label * 255).save(tmp_path / f"skin/{number}_segmentation.png")
+    plan = init(tmp_path / "skin", tmp_path / "my.yaml")
+    assert_round_trip(plan)
+    config = load_config(plan.path)
+    assert config.preprocessing.resize is not None and config.preprocessing.resize.longest_side == 256
+    assert config.window.size == (192, 256) and any("dermoscopy" in line for line in plan.found)
+    assert_dry_run_is_clean(plan)
+
+
+@pytest.mark.usefixtures("untimed")
+def test_mr_is_measured_where_it_is_not_0_and_fundus_inside_its_field_of_view(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:90, :100]
+    disc = ((y - 45) ** 2 + (x - 50) ** 2 < 42**2)[..., None]
+    for number in range(4):
+        values, label = ball(SHAPE, rng)
+        for name, array in (("flair", (values + 1200).clip(0).astype(np.int16)), ("seg", label)):
+            path = _made(tmp_path / f"mr/p{number}/{name}.nii.gz")
+            nib.save(nib.Nifti1Image(array, AFFINES["LPS"]), path)
+        _, vessel = ball((90, 100), rng)
+        fundus = np.where(disc, np.array([170, 90, 40]) - 30 * vessel[..., None] + rng.integers(0, 9), 0)
+        Image.fromarray(fundus.astype(np.uint8)).save(_made(tmp_path / f"eyes/{number}.png"))
+        Image.fromarray(vessel * 255).save(tmp_path / f"eyes/{number}_gt.png")
+    mr = init(tmp_path / "mr", tmp_path / "mr.yaml")
+    eyes = init(tmp_path / "eyes", tmp_path / "eyes.yaml")
+    assert load_config(mr.path).preprocessing.intensity.region == "nonzero"
+    preprocessing = load_config(eyes.path).preprocessing
+    assert preprocessing.intensity.region == "field_of_view" and preprocessing.field_of_view == "find"
+    for plan in (mr, eyes):
+        assert_round_trip(plan)
+        assert_dry_run_is_clean(plan)
+
+
 @pytest.mark.real
 @pytest.mark.usefixtures("untimed")
 @pytest.mark.parametrize(

@@ -107,6 +107,16 @@ def test_whole_pictures_are_windows_where_they_are_small_enough() -> None:
     assert "whole pictures" in sizes.window_reason
 
 
+def test_large_pictures_are_resized_but_not_so_far_that_vessels_vanish() -> None:
+    skin = plan_sizes(pictures((3000, 4000)), CPU, ANY)
+    assert skin.resize == 256 and skin.shape == (192, 256) and skin.window == (192, 256)
+    assert "typically 4000 pixels long" in skin.resize_reason
+    assert plan_sizes(pictures((3000, 4000)), GPU, ANY).window == (384, 512)
+    assert plan_sizes(pictures((240, 300)), CPU, ANY).resize is None
+    assert plan_sizes(pictures((2336, 3504), kind="fundus"), CPU, ANY).resize == 1024
+    assert plan_sizes(pictures((584, 565), kind="fundus"), CPU, ANY).resize is None
+
+
 def test_vessels_are_seen_in_small_windows() -> None:
     sizes = plan_sizes(pictures((960, 999), kind="fundus"), CPU, ANY)
     assert sizes.window == (96, 96) and sizes.channels == (16, 32, 64, 128)
