@@ -14,6 +14,7 @@ from r2seg.data.cases import Case
 from r2seg.data.fingerprint import CaseFacts, facts_of, read_case
 from r2seg.data.images import IGNORE
 from r2seg.errors import counted
+from r2seg.labels import IgnoreLabel
 from r2seg.workers import in_order
 
 # Of a large data set so many cases are read, evenly chosen.
@@ -41,7 +42,7 @@ class Look:
     mean_color: tuple[float, ...] = ()
 
 
-def look_at(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None) -> Look:
+def look_at(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: IgnoreLabel | None) -> Look:
     """A case's facts, and what else planning needs."""
     contents = read_case(case, labels, ignore_label)
     facts = facts_of(case, contents, labels)
@@ -65,7 +66,7 @@ def look_at(case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int |
 def look_at_all(
     cases: Sequence[Case],
     labels: Mapping[str, Sequence[int]],
-    ignore_label: int | None,
+    ignore_label: IgnoreLabel | None,
     on_case: Callable[[int, int], None] | None = None,
 ) -> list[Look]:
     """Evenly chosen cases, several at a time."""

@@ -136,6 +136,10 @@ def augmentation_choices(data: Summary, sizes: Sizes) -> list[Choice]:
     choices = []
     if whole:
         choices.append(Choice("sampling.foreground", 0, "windows are whole pictures, so there is nothing to balance"))
+    elif data.kind.name == "fundus":
+        choices.append(
+            Choice("sampling.foreground", 0, "vessels are everywhere: balancing would only make them too many")
+        )
     else:
         share = f"{data.labelled_share:.1%} of the voxels are labelled"
         choices.append(Choice("sampling.foreground", 0.5, f"{share}: half of the windows hold one for certain"))
