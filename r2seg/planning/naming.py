@@ -107,6 +107,12 @@ class Kind:
         return f"by the folder {folder}" if folder and self.role else "by what the others are"
 
 
+def _split_name(name: str) -> tuple[str, str]:
+    """Stem and suffix; the "seg" of .seg.nrrd is a word that tells label maps."""
+    stem, suffix = split_suffix(name)
+    return (f"{stem}{suffix.removesuffix('.nrrd')}", ".nrrd") if suffix == ".seg.nrrd" else (stem, suffix)
+
+
 def read_names(names: Sequence[str], constant: frozenset[str] = frozenset()) -> list[File]:
     """The names in their parts.
 
@@ -123,12 +129,12 @@ def read_names(names: Sequence[str], constant: frozenset[str] = frozenset()) -> 
     ):
         shared += 1
     places = _places({path.parts[shared:-1] for path in paths}, constant)
-    repeated = Counter((places[path.parts[shared:-1]], split_suffix(path.name)[0]) for path in paths)
+    repeated = Counter((places[path.parts[shared:-1]], _split_name(path.name)[0]) for path in paths)
     files = []
     for path in paths:
         folders = path.parts[shared:-1]
         place = places[folders]
-        stem, suffix = split_suffix(path.name)
+        stem, suffix = _split_name(path.name)
         role, affix = affix_of(stem)
         # The same name in every patient's folder: the folder is the id.
         if "*" in place and repeated[place, stem] > 1 and not re.search(r"\d{2}|^\d+$", stem):

@@ -368,7 +368,7 @@ def test_real_data_as_they_lie_are_recognised_and_planned(
     if name == "lctsc":
         assert config.preprocessing.spacing_mm == (2, 2, 3) and config.window.size == (160, 160)
     if name == "isic2018":
-        assert config.window.size == (192, 256) and config.sampling.foreground == 0
+        assert config.window.size == (96, 128) and config.sampling.foreground == 0
 
 
 @pytest.mark.real
