@@ -35,6 +35,7 @@ DECLARATIONS: dict[str, dict[str, Label]] = {
     },
     "{a: 1, grey: [7, 7, 7]}": {"a": Label((1,)), "grey": Label((2,), rgb=[(7, 7, 7)])},
     "{a: {rgb: [128, 64, 32]}}": {"a": Label((1,), rgb=[(128, 64, 32)])},
+    "{lung: {value: 1, structures: [Lung_L, Lung_R]}}": {"lung": Label((1,), structures=("Lung_L", "Lung_R"))},
     "{a: {value: 9, rgb: [[1, 2, 3], '#ff0000']}}": {"a": Label((9,), rgb=[(1, 2, 3), (255, 0, 0)])},
 }
 
@@ -93,6 +94,7 @@ WRONG = {
     "{a: 2, b: [128, 0, 0]}": "data.labels: a and b both take the value 2, the number of b in the list: give b another value",
     "{a: {value: 1, color: '#ff0000'}, b: {value: 2, color: '#ff0000'}}": "a and b both have the color '#ff0000'",
     "{a: {value: 1, color: '#ff0000'}, b: [255, 0, 0]}": "a is drawn in [255, 0, 0], which stands for b in the files",
+    "{a: {value: 1, structures: [B]}, b: 2}": "data.labels: a and b both have the structure 'b'",
     "{a: {value: 1, code: 39607008}}": "data.labels.a.code: 39607008: give keys and values",
     "{a: {value: 1, code: lung}}": "data.labels.a.code: 'lung': give scheme and value, such as 'SCT:39607008'",
     "{a: {value: 1, code: {scheme: SCT, value: 39607008}}}": "data.labels.a.code.value: 39607008: give a text: put it in quotes",

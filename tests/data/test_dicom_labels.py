@@ -20,6 +20,7 @@ from r2seg.data.formats import open_file
 from r2seg.data.images import ImageError, check_same_grid, read_image, read_label_map
 from r2seg.data.layouts import find_cases
 from r2seg.data.transforms import ReadCase
+from r2seg.labels import Label
 
 VALUES = stored_values((5, 24, 20))
 LUNG, BOTH = {"lung": 1}, {"lung": 1, "heart": 2}
@@ -113,7 +114,7 @@ def test_structures_are_matched_by_name_and_the_rest_is_told(tmp_path, axial, ca
     assert "rt.dcm: holds no heart; it holds Cord, LUNG" in caplog.text
     assert "rt.dcm: not declared in data.labels and left out: Cord" in caplog.text
     with pytest.raises(
-        ImageError, match=r"rt\.dcm: holds none of the labels liver; it holds Cord, LUNG: give the labels"
+        ImageError, match=r"rt\.dcm: holds none of the labels liver; it holds Cord, LUNG: name them in data"
     ):
         read_label_map(path, {"liver": 1}, like=open_file(axial))
 
@@ -156,6 +157,18 @@ def test_contours_that_do_not_fit_are_told_or_refused(tmp_path, axial, caplog):
     path = write_rtstruct(tmp_path / "upright.dcm", {"lung": [upright]})
     with pytest.raises(ImageError, match=r"does not lie in a slice of .*: it reaches from slice 0 to 3"):
         read_label_map(path, LUNG, like=open_file(axial))
+
+
+def test_several_structures_can_be_one_label(tmp_path, axial, caplog):
+    path = write_rtstruct(
+        tmp_path / "rt.dcm", {"Lung_L": [square(axial, 2, 6, 0)], "Lung_R": [square(axial, 10, 14, 0)], "Heart": []}
+    )
+    labels = {"lung": Label((1,), structures=("lung_l", "Lung_R", "Lung_M"))}
+    label = read_label_map(path, labels, like=open_file(axial)).array[0, :, :, 0]
+    each = [read_label_map(path, {name: 1}, like=open_file(axial)).array[0, :, :, 0] for name in ("Lung_L", "Lung_R")]
+    assert each[0].any() and each[1].any()
+    np.testing.assert_array_equal(label, each[0] | each[1])
+    assert "holds no Lung_M" in caplog.text
 
 
 def test_two_structures_of_one_name_are_refused(tmp_path, axial):

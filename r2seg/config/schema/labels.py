@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from r2seg.config.schema.base import InWords, Section, shown
-from r2seg.labels import Code, IgnoreLabel, Label, Rgb, hexadecimal
+from r2seg.config.schema.base import InWords, Names, Section, shown
+from r2seg.labels import Code, IgnoreLabel, Label, Rgb, hexadecimal, structures_of
 
 _HEX = re.compile(r"#[0-9a-fA-F]{6}")
 _BLACK = (0, 0, 0)
@@ -102,6 +102,11 @@ class LabelSection(Section):
     code: Annotated[CodeSection | None, BeforeValidator(_as_code)] = Field(
         None, description="what the label is in a terminology, for DICOM: scheme, value and meaning, or 'SCT:39607008'"
     )
+    structures: Names = Field(
+        (),
+        description="names of the structures (RTSTRUCT) and segments (DICOM-SEG, 3D Slicer) that together are this label; default: the "
+        "label's name",
+    )
 
 
 def _as_section(value: Any) -> Any:
@@ -123,7 +128,7 @@ def _as_section(value: Any) -> Any:
 
 def _as_label(section: LabelSection) -> Label:
     code = None if section.code is None else Code(section.code.scheme, section.code.value, section.code.meaning)
-    return Label(section.value, rgb=section.rgb, color=section.color, code=code)
+    return Label(section.value, rgb=section.rgb, color=section.color, code=code, structures=section.structures)
 
 
 def plain_label(label: tuple[int, ...], *, short: bool = True) -> Any:
@@ -142,6 +147,8 @@ def plain_label(label: tuple[int, ...], *, short: bool = True) -> Any:
             more["color"] = hexadecimal(label.color)
         if label.code:
             more["code"] = {name: text for name, text in label.code._asdict().items() if text}
+        if label.structures:
+            more["structures"] = list(label.structures)
     return values if short and not more else {"value": values, **more}
 
 
@@ -155,7 +162,9 @@ _MOST_LABELS = 254
 def _with_defaults(labels: dict[str, Label]) -> dict[str, Label]:
     """The labels with every value: a label that only has colours takes its number in the list."""
     return {
-        name: label if label or not label.rgb else Label((number,), rgb=label.rgb, color=label.color, code=label.code)
+        name: label
+        if label or not label.rgb
+        else Label((number,), rgb=label.rgb, color=label.color, code=label.code, structures=label.structures)
         for number, (name, label) in enumerate(labels.items(), start=1)
     }
 
@@ -164,6 +173,12 @@ def _distinct_labels(labels: dict[str, Label]) -> dict[str, Label]:
     """The labels, if each has a name, values and colours of its own, and a first value that can be written."""
     if not labels:
         raise ValueError("name at least one label, such as {lung: 1}")
+    owners: dict[str, str] = {}
+    for name, structures in structures_of(labels).items():
+        for structure in structures:
+            other = owners.setdefault(structure.strip().casefold(), name)
+            if other != name and (labels[name].structures or labels[other].structures):
+                raise ValueError(f"{other} and {name} both have the structure {structure!r}")
     if len(labels) > _MOST_LABELS:
         raise ValueError(f"{len(labels)} labels: at most {_MOST_LABELS} fit a label map beside background and ignored")
     given = {name for name, label in labels.items() if label}

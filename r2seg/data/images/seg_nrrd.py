@@ -16,7 +16,7 @@ from r2seg.data.formats import File, Grid, ImageError
 from r2seg.data.images.image import Image
 from r2seg.data.images.mask_values import count_values
 from r2seg.errors import nearest, some
-from r2seg.labels import Labels, values_of
+from r2seg.labels import Labels, structures_of, values_of
 from r2seg.palette import label_colors
 
 _KEY = re.compile(r"Segment(\d+)_(\w+)")
@@ -76,7 +76,7 @@ def masks_of_segments(
     """
     path = file.grid.path
     layers, _ = file.load()
-    names = {_plain(name): name for name in labels}
+    names = {_plain(structure): name for name, own in structures_of(labels).items() for structure in own}
     masks = {name: np.zeros(layers.shape[1:], bool) for name in labels}
     stray: dict[str, int] = {}
     for segment in segments:
