@@ -93,7 +93,7 @@ class LabelSection(Section):
         description="value, or list of values, in the files; the first is written; default, with rgb: the label's number",
     )
     rgb: Colors = Field(
-        (), description="colour, or list of colours, that stands for the label in colour masks, such as [128, 0, 0]"
+        (), description="colour, or list of colours, that stands for the label in colour masks", examples=[[128, 0, 0]]
     )
     color: Color | None = Field(
         None,
