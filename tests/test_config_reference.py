@@ -51,6 +51,8 @@ SMALLEST: dict[str, Any] = {
 
 # What else a section needs so that one of its keys may be given.
 NEEDED: dict[str, dict[str, Any]] = {
+    "data.labels.NAME.color": {"value": 7},
+    "data.labels.NAME.code": {"value": 7},
     "data.split.fold": {"folds": 5},
     "data.files": {"layout": "files"},
     "data.files.image": {"label": "{id}_label.png"},
@@ -63,6 +65,8 @@ NEEDED: dict[str, dict[str, Any]] = {
 def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     """The smallest config with a value at a key; what else its section requires is taken from the examples there."""
     document = copy.deepcopy(SMALLEST)
+    if part.path[:2] == ("data", "labels"):
+        document["data"]["labels"] = {}  # one label is enough
     section = document
     for depth, name in enumerate(part.path, start=1):
         section.update(NEEDED.get(".".join(part.path[:depth]), {}))

@@ -57,6 +57,7 @@ def _parse_labels(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | N
 
 TYPED = {
     "labels": Typed(list[str] | None, None, _parse_labels),
+    "ignore_label": Typed(int | None, None, lambda number: number),
     "measures": Typed(
         str, ",".join(EvaluationOptions.measures), lambda text: [name.strip() for name in text.split(",")]
     ),

@@ -155,14 +155,15 @@ class Part:
 def parts(section: type[Section] = Config, path: tuple[str, ...] = ()) -> Iterator[Part]:
     """Every table of the page, in the order of the schema."""
     yield Part(path, section, None)
-    for name, field in section.model_fields.items():
+    for key, field in section.model_fields.items():
         inner = sections_in(field.annotation)
+        name = (key, "NAME") if get_origin(field.annotation) is dict else (key,)
         for each in inner:
             choice = _choice(each, field) if len(inner) > 1 else None
             if choice is None:
-                yield from parts(each, (*path, name))
+                yield from parts(each, (*path, *name))
             else:
-                yield Part((*path, name), each, choice)
+                yield Part((*path, *name), each, choice)
 
 
 def sections_in(hint: Any) -> list[type[Section]]:

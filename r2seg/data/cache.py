@@ -25,13 +25,14 @@ from r2seg.data.images import IGNORE
 from r2seg.data.intensity import Intensity
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
+from r2seg.labels import colors_in_files
 from r2seg.workers import in_order, num_cores
 
 if TYPE_CHECKING:
     from r2seg.config import Config
 
 # Increased when the meaning of an entry's content changes, so that old entries are made again.
-_VERSION = 3
+_VERSION = 4
 # Labelled voxels kept for each label of a case: enough that windows around them cover it.
 _REMEMBERED_VOXELS = 20_000
 _MOST_WORKERS = 8
@@ -50,6 +51,7 @@ class CachedCase:
         intensity: The case's intensity map.
         spacing_mm: Voxel size of the working grid; ones for pictures.
         foreground: Class index of each label that occurs -> some of its voxels (N, len(S)).
+        cut: Masks of the case that were smeared, by JPEG or resizing, and cut.
     """
 
     id: str
@@ -60,6 +62,7 @@ class CachedCase:
     intensity: Intensity
     spacing_mm: tuple[float, ...]
     foreground: dict[int, np.ndarray]
+    cut: tuple[Path, ...] = ()
 
     @property
     def prepared(self) -> PreparedImage:
@@ -121,7 +124,8 @@ def _key(case: Case, config: Config, first: int) -> str:
     facts = {
         "version": _VERSION,
         "files": files,
-        "labels": list(config.data.labels.items()),  # their order numbers the classes
+        # Their order numbers the classes; what they are drawn in changes nothing.
+        "labels": [(name, tuple(label), colors_in_files(label)) for name, label in config.data.labels.items()],
         "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "first_axis": first,
@@ -162,6 +166,7 @@ def _read_entry(case: Case, entry: Path, first: int) -> CachedCase:
         intensity=Intensity(**{name: tuple(map(float, value)) for name, value in meta["intensity"].items()}),
         spacing_mm=tuple(meta["spacing_mm"]),
         foreground={int(index): foreground[foreground[:, 0] == index, 1:] for index in np.unique(foreground[:, 0])},
+        cut=tuple(map(Path, meta["cut"])),
     )
 
 
@@ -188,7 +193,13 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     if grid.resampled:
         arrays["reference"] = np.moveaxis(sample["reference"], first, 0)
     arrays["foreground"] = _remember_foreground(label)
-    meta = {"id": case.id, "grid": asdict(grid), "intensity": asdict(sample["intensity"]), "spacing_mm": spacing_mm}
+    meta = {
+        "id": case.id,
+        "grid": asdict(grid),
+        "intensity": asdict(sample["intensity"]),
+        "spacing_mm": spacing_mm,
+        "cut": [str(path) for path in sample["cut"]],
+    }
 
     draft = entry.parent / f".writing-{uuid.uuid4().hex}"
     try:

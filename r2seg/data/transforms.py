@@ -13,7 +13,7 @@ from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
 from r2seg.data.geometry import WorkingGrid, resample, resample_indices
-from r2seg.data.images import Image, check_same_grid, read_image, read_label_map
+from r2seg.data.images import Image, read_image, read_label_map
 from r2seg.data.intensity import measure_intensity
 from r2seg.data.preprocessing import outside_to_ignore
 
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 
 
 class ReadCase(Transform):
-    """Case -> its image, its label map as class indices, pixels outside the field of view ignored, on the file's grid."""
+    """Case -> its image, its label map as class indices, pixels outside the field of view ignored, on the file's grid.
+
+    ``cut`` lists the masks that were smeared and cut.
+    """
 
     def __init__(self, data: Data) -> None:
         self.data = data
 
     def __call__(self, case: Case) -> dict[str, Any]:
         image = read_image(case.images)
-        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label)
-        check_same_grid(image, label)
-        indices = label.array[0]
+        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label, like=image)
+        indices, read = label.array[0], [label]
         if case.mask is not None:
-            mask = read_label_map(case.mask, {"field of view": 255})
-            check_same_grid(image, mask)
+            mask = read_label_map(case.mask, {"field of view": 255}, like=image)
             indices = outside_to_ignore(indices, mask.array[0])
-        return {"case": case, "image": image, "indices": indices}
+            read.append(mask)
+        return {"case": case, "image": image, "indices": indices, "cut": [each.path for each in read if each.cut]}
 
 
 class ToWorkingGrid(Transform):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.evaluation.options import EvaluationOptions
+from r2seg.labels import Labels
 from r2seg.metrics import Histogram, LevelCounts
 from r2seg.thresholds import Thresholds
 
@@ -74,7 +75,7 @@ class Row:
         reference: File.
         histogram: Of its probabilities, until all cases are pooled; None in a report.
         undeclared: Pixels of reference and prediction whose undeclared value was counted as background.
-        cut: Which of its files ("reference", "prediction", "field of view") are smeared 0/255 masks, cut at grey level 128.
+        cut: Which of its files ("reference", "prediction", "field of view") are smeared masks: cut at grey level 128, colours to the nearest.
     """
 
     method: str

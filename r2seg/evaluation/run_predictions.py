@@ -16,6 +16,7 @@ from r2seg.errors import UserError
 from r2seg.evaluation.options import EvaluationOptions
 from r2seg.inference.batch import Job, Outcome, infer, plan_case_jobs
 from r2seg.inference.segmenter import Segmenter
+from r2seg.labels import Label
 from r2seg.run import Run
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class RunPredictions:
     cases: CasesOfPart
     folder: Path
     jobs: list[Job]
-    labels: dict[str, tuple[int, ...]]
+    labels: dict[str, Label]
 
     @classmethod
     def plan(cls, run: Path, cases: CasesOfPart, folder: Path) -> RunPredictions:

@@ -27,8 +27,9 @@ from r2seg.data.images import (
 )
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError
-from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.results import Method, Report, Row, Target
+from r2seg.labels import IgnoreLabel, Labels
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair, exact_histograms
 from r2seg.thresholds import Thresholds
 
@@ -163,7 +164,7 @@ class Job:
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, path: Path, ignore_label: int | None) -> LabelMap:
+    def _label_map(self, path: Path, ignore_label: IgnoreLabel | None) -> LabelMap:
         return read_label_map(path, self.labels, ignore_label, undeclared=self.options.undeclared)
 
     def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:

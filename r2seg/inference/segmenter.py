@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Segmentation:
     """
 
     indices: np.ndarray
-    labels: dict[str, tuple[int, ...]]
+    labels: Mapping[str, tuple[int, ...]]
     image: Image = field(repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()

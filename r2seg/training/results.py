@@ -52,7 +52,7 @@ def score_best(run: Run, assembly: Assembly, progress: TrainingProgress) -> dict
             panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane_in_volumes))
 
         evaluator.run()
-        plot_panels(panels, list(config.data.labels), run.path / PLOTS / f"{part}.png")
+        plot_panels(panels, config.data.labels, run.path / PLOTS / f"{part}.png")
         metrics = evaluator.state.metrics
         if part == "validation":
             _store_thresholds(run, config, cases, metrics["histograms"], progress)

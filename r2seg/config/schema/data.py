@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from r2seg.config.schema.base import FilePath, Section
 from r2seg.config.schema.files import Files
-from r2seg.config.schema.labels import Labels, LabelValue
+from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
+from r2seg.labels import IgnoreLabel
 
 
 class Data(Section):
@@ -32,11 +35,14 @@ class Data(Section):
         examples=[{"image": "{id}_image.nii.gz", "label": "{id}_lungmask.nii.gz"}],
     )
     labels: Labels = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written",
-        examples=[{"lung": 1}, {"lung": [1, 2], "heart": 3}],
+        description="foreground labels: name -> value(s) in the files, a colour, or a section; 0 is background; the first value is "
+        "written",
+        examples=[{"lung": 1}, {"lung": [1, 2], "heart": {"value": 3, "color": "#dc2626"}}, {"plane": [128, 0, 0]}],
     )
-    ignore_label: LabelValue | None = Field(
-        None, description="value in the files of pixels that are neither trained on nor scored", examples=[255]
+    ignore_label: IgnoredPixels = Field(
+        None,
+        description="value, or colour such as [224, 224, 192], of pixels that are neither trained on nor scored",
+        examples=[255],
     )
     group: GroupPattern | None = Field(
         None,
@@ -54,10 +60,8 @@ class Data(Section):
 
     @field_validator("ignore_label")
     @classmethod
-    def _ignored_is_no_label(cls, ignore_label: int | None, info: ValidationInfo) -> int | None:
-        for name, values in info.data.get("labels", {}).items():
-            if ignore_label in values:
-                raise ValueError(f"{ignore_label} is also a value of the label {name}")
+    def _ignored_is_no_label(cls, ignore_label: IgnoreLabel | None, info: ValidationInfo) -> IgnoreLabel | None:
+        check_ignored(ignore_label, info.data.get("labels", {}))
         return ignore_label
 
     @model_validator(mode="after")
@@ -85,5 +89,5 @@ class Data(Section):
         return None
 
     @field_serializer("labels")
-    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, int | list[int]]:
-        return {name: values[0] if len(values) == 1 else list(values) for name, values in labels.items()}
+    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {name: plain_label(label) for name, label in labels.items()}

@@ -76,8 +76,8 @@ def open_tiff(path: Path) -> File:
     return File(Grid(path, (sizes["Y"], sizes["X"]), num_channels, None), None, pixels)
 
 
-def write_tiff(path: Path, array: np.ndarray, _: Header) -> None:
+def write_tiff(path: Path, array: np.ndarray, around: Header) -> None:
     """Writes label values (rows, columns) uint8 as palette indices."""
     content = BytesIO()  # libtiff refuses a file whose name is not UTF-8
-    palette_picture(array).save(content, "TIFF", compression="tiff_adobe_deflate")
+    palette_picture(array, around.colors).save(content, "TIFF", compression="tiff_adobe_deflate")
     path.write_bytes(content.getvalue())

@@ -18,7 +18,8 @@ Where a format can be read in several ways:
 
 from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, files_of, split_suffix
 from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
-from r2seg.data.images.label_maps import CUT, IGNORE, LabelMap, read_label_map, write_label_map
+from r2seg.data.images.label_maps import IGNORE, LabelMap, read_label_map, write_label_map
+from r2seg.data.images.mask_values import CUT
 from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
 
 __all__ = [
