@@ -87,6 +87,7 @@ _INTRODUCTION = """\
 # The config
 
 Every key, made from the schema by `python -m r2seg.config.reference > docs/config.md`; a test compares the two.
+[recipes.md](recipes.md) has whole configs for common tasks.
 
 A config is a YAML file (version 1.2) that holds only what differs from the defaults. Keys that are not listed here are refused, and
 all mistakes are reported at once. Paths are relative to the config file. Every key can be changed on the command line:
