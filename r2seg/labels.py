@@ -56,6 +56,9 @@ class Label(tuple[int, ...]):
         return (tuple(self),), {"rgb": self.rgb, "color": self.color, "code": self.code}
 
 
+MOST_OVERLAPPING = 7
+"""Labels that can overlap: they are the bits of a byte, and 255 is ignored."""
+
 Labels = Mapping[str, int | Sequence[int]]
 """Name of a label -> its value, its values, or a `Label`, in class order; 0 is background."""
 

@@ -60,11 +60,13 @@ NEEDED: dict[str, dict[str, Any]] = {
     "data.files.mask": {"image": "{id}_image.png", "label": "{id}_label.png"},
     "data.files.observers": {"image": "{id}_image.png", "label": "{id}_label.png"},
 }
+# What another section must say.
+ELSEWHERE: dict[str, dict[str, Any]] = {"data.overlapping": {"network": {"output": "sigmoid"}}}
 
 
 def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     """The smallest config with a value at a key; what else its section requires is taken from the examples there."""
-    document = copy.deepcopy(SMALLEST)
+    document = copy.deepcopy({**SMALLEST, **ELSEWHERE.get(".".join(key.path), {})})
     if part.path[:2] == ("data", "labels"):
         document["data"]["labels"] = {}  # one label is enough
     section = document

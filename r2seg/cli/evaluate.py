@@ -189,6 +189,7 @@ def evaluate(
         typed |= {
             "labels": data.labels,
             "ignore_label": data.ignore_label,
+            "overlapping": data.overlapping,
             "provenance": {
                 "references": str(chosen),
                 "preprocessing": chosen.config.preprocessing.model_dump(mode="json"),
@@ -247,6 +248,7 @@ def _check_combinations(typed: dict[str, Any], *, run: Path | None, knows: Path 
         (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
         ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
         ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
+        ("--overlapping", typed["overlapping"], not knows, f"a folder of references: {references} knows its own"),
         ("--reference-name", "reference_name" in renamed, not knows, f"a folder of references: {references} knows its files"),
         ("--prediction-name", "prediction_name" in renamed, not run, f"a folder of predictions, and {run} is a run"),
         ("--probabilities", typed["probabilities"], not run, f"a folder of predictions: the run {run} makes its own"),

@@ -21,11 +21,11 @@ import torch
 from r2seg.data.cases import Case
 from r2seg.data.formats.companions import companions
 from r2seg.data.geometry import PLANES, WorkingGrid
-from r2seg.data.images import IGNORE
 from r2seg.data.intensity import Intensity
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
-from r2seg.labels import colors_in_files
+from r2seg.labels import MOST_OVERLAPPING, colors_in_files
+from r2seg.metrics import IGNORE, label_mask
 from r2seg.workers import in_order, num_cores
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class CachedCase:
     Attributes:
         id: The case's id.
         voxels: Working grid (C, *S) before the intensity map, in the file's type or float32.
-        label: Class indices (*S) uint8 on the working grid.
+        label: Class indices (*S) uint8 on the working grid, or bits of labels that overlap (`label_mask`).
         reference: Class indices on the oriented, not resampled grid: what validation scores.
         grid: The case's grid.
         intensity: The case's intensity map.
@@ -126,6 +126,7 @@ def _key(case: Case, config: Config, first: int) -> str:
         "files": files,
         # Their order numbers the classes; what they are drawn in changes nothing.
         "labels": [(name, tuple(label), colors_in_files(label)) for name, label in config.data.labels.items()],
+        "overlapping": config.data.overlapping,
         "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "first_axis": first,
@@ -192,7 +193,7 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     arrays = {"voxels": np.moveaxis(sample["voxels"], 1 + first, 1), "label": np.moveaxis(label, first, 0)}
     if grid.resampled:
         arrays["reference"] = np.moveaxis(sample["reference"], first, 0)
-    arrays["foreground"] = _remember_foreground(label)
+    arrays["foreground"] = _remember_foreground(label, overlapping=config.data.overlapping)
     meta = {
         "id": case.id,
         "grid": asdict(grid),
@@ -228,15 +229,16 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
         ) from None
 
 
-def _remember_foreground(label: np.ndarray) -> np.ndarray:
-    """Rows (class index, *coordinates) of labelled voxels, the same on each call."""
+def _remember_foreground(label: np.ndarray, *, overlapping: bool = False) -> np.ndarray:
+    """Rows (number of the label, *coordinates) of labelled voxels, the same on each call."""
     rng = np.random.default_rng(0)
     rows = [np.zeros((0, 1 + label.ndim), dtype=np.int32)]
     flat = label.reshape(-1)
-    for index in np.unique(flat):
-        if index in (0, IGNORE):
+    present = [int(index) for index in np.unique(flat) if index not in (0, IGNORE)]
+    for index in range(1, MOST_OVERLAPPING + 1) if overlapping else present:
+        places = np.flatnonzero(label_mask(flat, index, overlapping))
+        if not len(places):
             continue
-        places = np.flatnonzero(flat == index)
         if len(places) > _REMEMBERED_VOXELS:
             places = np.sort(rng.choice(places, _REMEMBERED_VOXELS, replace=False))
         voxels = np.stack(np.unravel_index(places, label.shape), axis=1)

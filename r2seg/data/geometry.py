@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r2seg.labels import MOST_OVERLAPPING
+from r2seg.metrics import IGNORE, label_mask
+
 # Spatial axis that each plane slices: a volume's axes are ordered R, A, S.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
@@ -213,10 +216,23 @@ def resample(oriented: np.ndarray, grid: WorkingGrid, bounds: Sequence[tuple[int
     return box
 
 
-def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-    """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share."""
+def resample_indices(oriented: np.ndarray, grid: WorkingGrid, *, overlapping: bool = False) -> np.ndarray:
+    """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share.
+
+    Of a map of overlapping labels each bit is resampled by itself: a voxel has a label that covers more than half of what is known
+    of it, and is ignored if more than half of it is.
+    """
     if not grid.resampled:
         return oriented
+    if overlapping:
+        ignored = resample((oriented == IGNORE)[None], grid)[0]
+        bits = np.zeros(grid.shape, dtype=np.uint8)
+        for label in range(1, MOST_OVERLAPPING + 1):
+            mask = label_mask(oriented, label, overlapping=True)
+            if mask.any():
+                bits |= np.uint8(1 << (label - 1)) * (resample(mask[None], grid)[0] > (1 - ignored) / 2)
+        bits[ignored > 0.5] = IGNORE
+        return bits
     result = np.zeros(grid.shape, dtype=np.uint8)
     box = _labelled_box(oriented, grid)
     best = inner = np.zeros(0)

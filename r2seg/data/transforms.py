@@ -13,7 +13,7 @@ from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
 from r2seg.data.geometry import WorkingGrid, resample, resample_indices
-from r2seg.data.images import Image, read_image, read_label_map
+from r2seg.data.images import Image, read_image, read_label_map, read_labels
 from r2seg.data.intensity import measure_intensity
 from r2seg.data.preprocessing import outside_to_ignore
 
@@ -32,7 +32,9 @@ class ReadCase(Transform):
 
     def __call__(self, case: Case) -> dict[str, Any]:
         image = read_image(case.images)
-        label = read_label_map(case.reference, self.data.labels, self.data.ignore_label, like=image)
+        label = read_labels(
+            case.labels, self.data.labels, self.data.ignore_label, overlapping=self.data.overlapping, like=image
+        )
         indices, read = label.array[0], [label]
         if case.mask is not None:
             mask = read_label_map(case.mask, {"field of view": 255}, like=image)
@@ -44,8 +46,9 @@ class ReadCase(Transform):
 class ToWorkingGrid(Transform):
     """Adds ``voxels`` (C, *S) and ``label`` (*S) on the working grid, ``reference`` (*S) on the oriented one, and ``grid``."""
 
-    def __init__(self, preprocessing: Preprocessing) -> None:
+    def __init__(self, preprocessing: Preprocessing, *, overlapping: bool = False) -> None:
         self.preprocessing = preprocessing
+        self.overlapping = overlapping
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         image: Image = sample["image"]
@@ -58,7 +61,7 @@ class ToWorkingGrid(Transform):
             "grid": grid,
             "voxels": resample(oriented, grid),
             "reference": reference,
-            "label": resample_indices(reference, grid),
+            "label": resample_indices(reference, grid, overlapping=self.overlapping),
         }
 
 
@@ -74,4 +77,6 @@ class MeasureIntensity(Transform):
 
 def case_transforms(data: Data, preprocessing: Preprocessing) -> Compose:
     """Case -> everything training and validation need of it, deterministically."""
-    return Compose([ReadCase(data), ToWorkingGrid(preprocessing), MeasureIntensity(preprocessing)])
+    return Compose(
+        [ReadCase(data), ToWorkingGrid(preprocessing, overlapping=data.overlapping), MeasureIntensity(preprocessing)]
+    )

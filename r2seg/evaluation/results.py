@@ -26,9 +26,10 @@ class Target:
     Attributes:
         case: Id of the case: relative path without suffix, forward slashes.
         group: Patient; intervals are over groups, not cases.
-        reference: Label map.
+        reference: Label map; the first of them if each label has its own.
         mask: Field of view, or None for the whole image.
         images: Files of the image, for pictures in the report; may be empty.
+        others: Label maps of the labels after the first, if labels overlap and each has its own.
     """
 
     case: str
@@ -36,6 +37,7 @@ class Target:
     reference: Path
     mask: Path | None = None
     images: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)

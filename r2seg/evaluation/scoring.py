@@ -23,6 +23,7 @@ from r2seg.data.images import (
     check_same_grid,
     read_grid,
     read_label_map,
+    read_labels,
     read_probabilities,
 )
 from r2seg.devices import resolve_device
@@ -30,6 +31,7 @@ from r2seg.errors import UserError
 from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.results import Method, Report, Row, Target
 from r2seg.labels import IgnoreLabel, Labels
+from r2seg.metrics import label_mask
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair, exact_histograms
 from r2seg.thresholds import Thresholds
 
@@ -141,7 +143,7 @@ class Job:
 
     def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
         """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""
-        reference = self._label_map(target.reference, self.options.ignore_label)
+        reference = self._label_map((target.reference, *target.others), self.options.ignore_label)
         files = FilesRead.of("reference", reference)
         truth = reference.array[0]
         if target.mask is not None:
@@ -164,13 +166,16 @@ class Job:
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, path: Path, ignore_label: IgnoreLabel | None) -> LabelMap:
-        return read_label_map(path, self.labels, ignore_label, undeclared=self.options.undeclared)
+    def _label_map(self, paths: Sequence[Path], ignore_label: IgnoreLabel | None) -> LabelMap:
+        options = self.options
+        return read_labels(
+            paths, self.labels, ignore_label, overlapping=options.overlapping, undeclared=options.undeclared
+        )
 
     def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
         if path is None:
             return torch.zeros(reference.shape, dtype=torch.uint8), FilesRead()
-        image = self._label_map(path, None)
+        image = self._label_map((path,), None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), FilesRead.of("prediction", image)
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
@@ -195,15 +200,16 @@ class Job:
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
             steps = torch.diag(steps.norm(dim=0))
-        pair = partial(Pair, steps_mm=steps, tolerance_mm=self.options.tolerance_mm)
+        tolerance_mm, overlapping = self.options.tolerance_mm, self.options.overlapping
+        pair = partial(Pair, steps_mm=steps, tolerance_mm=tolerance_mm)
         if self.thresholds is None:
-            return [pair(prediction, truth, len(self.labels), probabilities=probabilities)]
+            return [pair(prediction, truth, len(self.labels), probabilities=probabilities, overlapping=overlapping)]
         assert probabilities is not None  # thresholds cut probabilities: both are read, or neither
         ignored = truth == IGNORE
         return [
             pair(
                 (probability >= self.thresholds.values[name]).to(torch.uint8).masked_fill_(ignored, 0),
-                (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
+                label_mask(truth, index, overlapping).to(torch.uint8).masked_fill_(ignored, IGNORE),
                 1,
                 probabilities=probability[None],
             )

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from r2seg.config import Config
-from r2seg.data.images import Image, write_label_map, write_probabilities
+from r2seg.data.images import Image, write_label_map, write_overlapping, write_probabilities
 from r2seg.data.intensity import Intensity
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import prepare_image
@@ -21,6 +21,7 @@ from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.inference.inputs import read_input
 from r2seg.inference.prediction import inferer_of, segment_prepared
+from r2seg.metrics import label_mask
 from r2seg.run import BEST, MANIFEST, Run
 
 
@@ -42,12 +43,14 @@ class Segmentation:
     """A predicted label map.
 
     Attributes:
-        indices: Class indices (*S) uint8 on the file's grid: 0 background, 1..K the labels in order.
+        indices: Class indices (*S) uint8 on the file's grid: 0 background, 1..K the labels in order; of labels that may overlap,
+            bits: label k is bit k - 1, see `mask`.
         labels: Name -> value(s) in files.
         image: The input.
         probabilities: (channels, *S) float32 on the file's grid if they were requested: with softmax, background first.
         warnings: What may make the label map wrong: nothing was found, or intensities unlike those of the training cases.
         turned: Whether indices and probabilities have a picture's axes as (columns, rows), as a MetaTensor gave them.
+        overlapping: Whether labels may overlap.
     """
 
     indices: np.ndarray
@@ -56,6 +59,17 @@ class Segmentation:
     probabilities: np.ndarray | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     turned: bool = False
+    overlapping: bool = False
+
+    def mask(self, label: str) -> np.ndarray:
+        """Where a label is, (*S) bool.
+
+        Raises:
+            KeyError: There is no such label.
+        """
+        if label not in self.labels:
+            raise KeyError(label)
+        return np.asarray(label_mask(self.indices, list(self.labels).index(label) + 1, self.overlapping))
 
     @property
     def found(self) -> dict[str, Found]:
@@ -63,14 +77,15 @@ class Segmentation:
         affine = self.image.affine if self.image.spatial_dims == 3 else None
         voxel_mm3 = None if affine is None else abs(float(np.linalg.det(affine[:3, :3])))
         found = {}
-        for index, name in enumerate(self.labels, start=1):
-            voxels = int(np.count_nonzero(self.indices == index))
+        for name in self.labels:
+            voxels = int(np.count_nonzero(self.mask(name)))
             found[name] = Found(voxels, None if voxel_mm3 is None else voxels * voxel_mm3 / 1000)
         return found
 
     def write(self, path: Path) -> None:
-        """Writes the label map with the input's own header."""
-        write_label_map(path, self._upright(self.indices), self.image, self.labels)
+        """Writes the label map with the input's own header; of labels that may overlap, as `write_overlapping` does."""
+        write = write_overlapping if self.overlapping else write_label_map
+        write(path, self._upright(self.indices), self.image, self.labels)
 
     def write_probabilities(self, path: Path) -> None:
         """Writes the probabilities, classes last, as uint16 with scale 1/65535.
@@ -233,6 +248,7 @@ class Segmenter:
             None if kept is None else restore(kept),
             given.warnings + self._warnings(image, prepared.intensity, indices),
             given.turned,
+            self.config.data.overlapping,
         )
 
     def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE
 from r2seg.files import write_atomically
 from r2seg.labels import Label, Labels, hexadecimal
+from r2seg.metrics import label_mask
 from r2seg.palette import label_colors
 
 # Of reference and prediction where there is one label without a colour; colour-blind readers can distinguish them too.
@@ -116,7 +117,9 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     )
 
 
-def plot_panels(panels: Sequence[Panel], labels: Labels, path: Path, most: int = 12) -> None:
+def plot_panels(
+    panels: Sequence[Panel], labels: Labels, path: Path, most: int = 12, *, overlapping: bool = False
+) -> None:
     """Contours of reference and prediction on each panel, the worst Dice first, as a PNG.
 
     Each label has a contour of its own, in the label's colour; the prediction is dashed. A single label without a colour has two:
@@ -127,6 +130,7 @@ def plot_panels(panels: Sequence[Panel], labels: Labels, path: Path, most: int =
         labels: The declared labels, in the order of their class indices.
         path: The file.
         most: Number of panels that are shown.
+        overlapping: Whether the panels hold bits of overlapping labels (`label_mask`).
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -137,23 +141,23 @@ def plot_panels(panels: Sequence[Panel], labels: Labels, path: Path, most: int =
     places = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False)
     for axes in places.flat:
         axes.axis("off")
-    styles, names = _contour_styles(labels), list(labels)
+    styles = _contour_styles(labels)
     for axes, panel in zip(places.flat, shown, strict=False):
         axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=panel.aspect)
         for indices, looks in zip((panel.reference, panel.prediction), styles, strict=True):
             for index, (colour, line) in enumerate(looks, start=1):
-                mask = indices == index
+                mask = label_mask(indices, index, overlapping)
                 if mask.any() and not mask.all():
                     axes.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1)
         axes.set_title(panel.title, fontsize=9)
     if styles[0][0][0] != styles[1][0][0]:
         entries = [(name, *looks[0]) for name, looks in zip(("reference", "prediction"), styles, strict=True)]
     else:
-        present = sorted(
-            {int(index) for panel in shown for part in (panel.reference, panel.prediction) for index in np.unique(part)}
-        )
+        parts = [part for panel in shown for part in (panel.reference, panel.prediction)]
         entries = [
-            (names[index - 1], styles[0][index - 1][0], "solid") for index in present if 0 < index <= len(labels)
+            (name, styles[0][index - 1][0], "solid")
+            for index, name in enumerate(labels, start=1)
+            if any(label_mask(part, index, overlapping).any() for part in parts)
         ]
         entries += [("reference", "#808080", "solid"), ("prediction", "#808080", "dashed")]
     handles = [Line2D([], [], color=colour, linestyle=line, label=name) for name, colour, line in entries]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
-from image_files import MASK, PICTURE, save_nifti
+from image_files import MASK, PICTURE, save_nifti, slicer
 from PIL import Image as Pillow
 
 from r2seg.config import Config
@@ -55,17 +55,6 @@ def in_palette(path: Path, colors: dict[int, tuple[int, int, int]], indices: np.
 RGB = recolored({0: (0, 0, 0), 1: RED, 2: GREEN, IGNORE: WHITE})
 VOC = {1: RED, 2: GREEN, IGNORE: WHITE}
 SHUFFLED = np.select([TRUTH == 1, TRUTH == 2, TRUTH == IGNORE], [9, 4, 7], 3).astype(np.uint8)
-
-
-def slicer(path: Path, array: np.ndarray, segments: list[dict[str, object]], origin=(0.0, 0.0, 0.0)) -> Path:
-    """A segmentation as Slicer writes it: layers, if there are several, as components."""
-    image = SimpleITK.GetImageFromArray(array, isVector=array.ndim == 4)
-    image.SetOrigin(origin)
-    for number, fields in enumerate(segments):
-        for name, value in fields.items():
-            image.SetMetaData(f"Segment{number}_{name}", str(value))
-    SimpleITK.WriteImage(image, str(path), useCompression=True, imageIO="NrrdImageIO")
-    return path
 
 
 # Name of the file -> how it is written, and how labels and ignored pixels are declared.

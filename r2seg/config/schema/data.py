@@ -13,7 +13,7 @@ from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, pla
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
-from r2seg.labels import IgnoreLabel
+from r2seg.labels import MOST_OVERLAPPING, IgnoreLabel
 
 
 class Data(Section):
@@ -39,6 +39,12 @@ class Data(Section):
         "written",
         examples=[{"lung": 1}, {"lung": [1, 2], "heart": {"value": 3, "color": "#dc2626"}}, {"plane": [128, 0, 0]}],
     )
+    overlapping: bool = Field(
+        False,
+        description="whether labels may overlap: a case has one label map per label, in the order of labels, or one of as many "
+        "channels; at most 7 labels, with network.output sigmoid",
+        examples=[True],
+    )
     ignore_label: IgnoredPixels = Field(
         None,
         description="value, or colour such as [224, 224, 192], of pixels that are neither trained on nor scored",
@@ -57,6 +63,21 @@ class Data(Section):
     cache: FilePath | None = Field(
         None, description="folder for preprocessed cases; default: inside the run", examples=["/scratch/cache"]
     )
+
+    @field_validator("overlapping")
+    @classmethod
+    def _labels_are_channels(cls, overlapping: bool, info: ValidationInfo) -> bool:
+        labels = info.data.get("labels", {})
+        if overlapping and len(labels) > MOST_OVERLAPPING:
+            raise ValueError(f"there are {len(labels)} labels: at most {MOST_OVERLAPPING} can overlap")
+        values = [label[0] for label in labels.values()]
+        # Keys that some tool sorted would swap the channels without a word.
+        if overlapping and values != sorted(values):
+            raise ValueError(
+                f"the channels are in the order of labels, {', '.join(labels)}, but their values are {', '.join(map(str, values))}: "
+                "list the labels by ascending value"
+            )
+        return overlapping
 
     @field_validator("ignore_label")
     @classmethod

@@ -69,7 +69,7 @@ class File:
         grid: What the header says.
         source: What the format's writer needs to give the same header back, or None.
         pixels: Yields (C, *S) and, if called with True on a palette picture, its indices and the palette (n, 3) uint8.
-        fields: Name -> text of the header's further fields, of NRRD.
+        fields: Name -> text of the header's further fields, of NRRD, PNG and TIFF.
     """
 
     grid: Grid
@@ -103,7 +103,7 @@ class Header:
         scale: What one step means, for NIfTI's scl_slope.
         classes: Whether the last axis is classes.
         colors: Label value -> colour, for formats that have colours.
-        fields: Name -> text of further header fields, for NRRD.
+        fields: Name -> text of further header fields, for NRRD, PNG and TIFF.
     """
 
     source: Any

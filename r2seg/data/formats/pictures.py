@@ -42,6 +42,7 @@ def open_picture(path: Path) -> File:
         if picture.format != "PNG" or "exif" in picture.info:  # else Pillow decodes the whole PNG to look for it
             check_upright(path, picture.getexif().get(274, 1))
         mode, (columns, rows) = picture.mode, picture.size
+        fields = {key: text for key, text in picture.info.items() if isinstance(key, str) and isinstance(text, str)}
         # Of 16 bits per colour Pillow would silently drop eight.
         deep_png = picture.format == "PNG" and _png_depth(path) == 16 and mode not in ("I;16", "I")
         if mode == "RGB" and (_netpbm_maximum(picture) or 0) > 255:
@@ -52,7 +53,10 @@ def open_picture(path: Path) -> File:
         raise ImageError(f"{path}: has colours of kind {mode}; convert it to RGB or grey")
     num_channels = 3 if mode in ("P", "PA", "RGB", "RGBA") else 1
     return File(
-        Grid(path, (rows, columns), num_channels, None), None, partial(_deep_png if deep_png else _picture, path)
+        Grid(path, (rows, columns), num_channels, None),
+        None,
+        partial(_deep_png if deep_png else _picture, path),
+        fields,
     )
 
 
@@ -148,5 +152,10 @@ def palette_picture(array: np.ndarray, colors: Mapping[int, Rgb]) -> Any:
 
 def write_png(path: Path, array: np.ndarray, around: Header) -> None:
     """Writes label values (rows, columns) uint8 as palette indices."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    for name, text in around.fields.items():
+        texts.add_text(name, text)
     with open(path, "wb") as file:
-        palette_picture(array, around.colors).save(file, "PNG")
+        palette_picture(array, around.colors).save(file, "PNG", pnginfo=texts)

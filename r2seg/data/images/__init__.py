@@ -20,6 +20,7 @@ from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, files_of, split
 from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
 from r2seg.data.images.label_maps import IGNORE, LabelMap, read_label_map, write_label_map
 from r2seg.data.images.mask_values import CUT
+from r2seg.data.images.overlapping import read_labels, write_overlapping
 from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
 
 __all__ = [
@@ -38,8 +39,10 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_label_map",
+    "read_labels",
     "read_probabilities",
     "split_suffix",
     "write_label_map",
+    "write_overlapping",
     "write_probabilities",
 ]

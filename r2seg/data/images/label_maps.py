@@ -24,8 +24,8 @@ from r2seg.data.images.mask_values import (
     recognised,
     recognised_greys,
 )
-from r2seg.data.images.seg_nrrd import Segment, place_on, segment_fields, segments_of
-from r2seg.errors import nearest, some
+from r2seg.data.images.seg_nrrd import Segment, masks_of_segments, place_on, segment_fields, segments_of
+from r2seg.errors import some
 from r2seg.labels import IgnoreLabel, Labels, Rgb, colors_in_files, values_of
 from r2seg.palette import label_colors, palette_color
 
@@ -147,14 +147,26 @@ def read_label_map(
     """
     if undeclared not in ("error", "background"):
         raise ValueError(f"undeclared is {undeclared!r}: give error or background")
-    path = Path(path)
+    return on_grid_of(like, read_file(open_file(Path(path)), labels, ignore_label, undeclared=undeclared))
+
+
+def read_file(
+    file: File, labels: Labels, ignore_label: IgnoreLabel | None = None, *, undeclared: str = "error"
+) -> LabelMap:
+    """Label map of a file that is open; arguments and errors as for `read_label_map`."""
     declared = _Declared.of(labels, ignore_label)
-    file = open_file(path)
     segments = segments_of(file)
     if segments is not None:
-        label_map = _read_segments(file, segments, declared, undeclared)
-    else:
-        label_map = _read_values(file, declared, undeclared)
+        return _read_segments(file, segments, declared, undeclared)
+    return _read_values(file, declared, undeclared)
+
+
+def on_grid_of(like: Image | Grid | None, label_map: LabelMap) -> LabelMap:
+    """A label map on the grid of its image: a segmentation that 3D Slicer cropped is placed on it; without an image as it is.
+
+    Raises:
+        ImageError: The grids differ.
+    """
     if like is None:
         return label_map
     if label_map.cropped:
@@ -272,52 +284,20 @@ def _read_segments(file: File, segments: list[Segment], declared: _Declared, und
     Raises:
         ImageError: A segment that has voxels is not declared, or two declared ones overlap.
     """
-    path = file.grid.path
-    layers, _ = file.load()
-    names = {_plain(name): index for index, name in enumerate(declared.labels, start=1)}
-    indices = np.zeros(layers.shape[1:], np.uint8)
-    of_index = {index: name for index, name in enumerate(declared.labels, start=1)}
-    stray: dict[str, int] = {}
-    for segment in segments:
-        if segment.layer >= len(layers):
-            raise ImageError(
-                f"{path}: segment {segment.name!r} is in layer {segment.layer}, but the file has {len(layers)}: it is damaged"
-            )
-        mask = layers[segment.layer] == segment.value
-        index = names.get(_plain(segment.name))
-        if index is None:
-            if count := int(mask.sum()):
-                stray[segment.name] = count
-            continue
-        both = mask & (indices != 0) & (indices != index)
+    masks, num_stray = masks_of_segments(file, segments, declared.labels, undeclared)
+    indices = np.zeros(file.grid.shape, np.uint8)
+    names = list(declared.labels)
+    for index, name in enumerate(names, start=1):
+        both = masks[name] & (indices != 0)
         if both.any():
-            other = of_index[int(indices[both][0])]
             raise ImageError(
-                f"{path}: its segments {other} and {segment.name} overlap in {int(both.sum())} voxels: remove the overlap in Slicer"
+                f"{file.grid.path}: its segments {names[int(indices[both][0]) - 1]} and {name} overlap in {int(both.sum())} voxels: "
+                "remove the overlap in Slicer, or set data.overlapping: true and network.output: sigmoid"
             )
-        indices[mask] = index
-    listed = some([f"{name!r} ({count} voxels)" for name, count in stray.items()], 8)
-    if stray and (undeclared == "error" or not indices.any()):
-        hint = nearest(next(iter(stray)), declared.labels)
-        raise ImageError(
-            f"{path}: holds segments that are not labels: {listed}; declared: {', '.join(declared.labels)}; segments are "
-            f"found by their names: {hint}"
-        )
-    known = {(segment.layer, segment.value) for segment in segments}
-    for layer, array in enumerate(layers):
-        extra = [value for value in count_values(array) if value and (layer, value) not in known]
-        if extra:
-            raise ImageError(
-                f"{path}: holds the values {some(extra)}, which no segment of its header has: it is damaged"
-            )
+        indices[masks[name]] = index
     return LabelMap(
-        indices[None], file.grid.affine, path, file.source, num_undeclared=sum(stray.values()), cropped=True
+        indices[None], file.grid.affine, file.grid.path, file.source, num_undeclared=num_stray, cropped=True
     )
-
-
-def _plain(name: str) -> str:
-    """A name as names are compared: without capitals, and with one kind of space."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def write_label_map(path: str | Path, indices: np.ndarray, like: Image, labels: Labels) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 
 from r2seg.data.formats import File, Grid, ImageError
 from r2seg.data.images.image import Image
+from r2seg.data.images.mask_values import count_values
+from r2seg.errors import nearest, some
 from r2seg.labels import Labels, values_of
 from r2seg.palette import label_colors
 
@@ -61,6 +63,51 @@ def segments_of(file: File) -> list[Segment] | None:
         ]
     except ValueError as error:
         raise ImageError(f"{file.grid.path}: its segments cannot be read: {error}") from None
+
+
+def masks_of_segments(
+    file: File, segments: Sequence[Segment], labels: Labels, undeclared: str
+) -> tuple[dict[str, np.ndarray], int]:
+    """The mask (*S) of each label, found by the names of the segments; and the voxels of segments that are no label.
+
+    Raises:
+        ImageError: A segment that has voxels is not declared (with ``undeclared`` "background": all of them), or the header does not
+            fit the voxels.
+    """
+    path = file.grid.path
+    layers, _ = file.load()
+    names = {_plain(name): name for name in labels}
+    masks = {name: np.zeros(layers.shape[1:], bool) for name in labels}
+    stray: dict[str, int] = {}
+    for segment in segments:
+        if segment.layer >= len(layers):
+            raise ImageError(
+                f"{path}: segment {segment.name!r} is in layer {segment.layer}, but the file has {len(layers)}: it is damaged"
+            )
+        mask = layers[segment.layer] == segment.value
+        if (name := names.get(_plain(segment.name))) is not None:
+            masks[name] |= mask
+        elif count := int(mask.sum()):
+            stray[segment.name] = count
+    if stray and (undeclared == "error" or not any(mask.any() for mask in masks.values())):
+        listed = some([f"{name!r} ({count} voxels)" for name, count in stray.items()], 8)
+        raise ImageError(
+            f"{path}: holds segments that are not labels: {listed}; declared: {', '.join(labels)}; segments are found by their "
+            f"names: {nearest(next(iter(stray)), labels)}"
+        )
+    known = {(segment.layer, segment.value) for segment in segments}
+    for layer, array in enumerate(layers):
+        extra = [value for value in count_values(array) if value and (layer, value) not in known]
+        if extra:
+            raise ImageError(
+                f"{path}: holds the values {some(extra)}, which no segment of its header has: it is damaged"
+            )
+    return masks, sum(stray.values())
+
+
+def _plain(name: str) -> str:
+    """A name as names are compared: without capitals, and with one kind of space."""
+    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def place_on(segmentation: Image, like: Image | Grid) -> tuple[np.ndarray, np.ndarray | None]:
