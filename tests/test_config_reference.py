@@ -51,6 +51,7 @@ SMALLEST: dict[str, Any] = {
 
 # What else a section needs so that one of its keys may be given.
 NEEDED: dict[str, dict[str, Any]] = {
+    "preprocessing.resize.keep_aspect": {"size": [224, 224]},
     "data.labels.NAME.color": {"value": 7},
     "data.labels.NAME.code": {"value": 7},
     "data.split.fold": {"folds": 5},
@@ -76,6 +77,7 @@ def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     section.update(NEEDED.get(".".join(key.path), {}))
     if part.path not in ((), ("data",), ("window",)):  # which are complete
         section.update({each.path[-1]: each.field.examples[0] for each in part.keys if each.field.is_required()})
+        section.update([part.choice] if part.choice else [])
     section[key.path[-1]] = value
     if isinstance(document.get("postprocessing"), dict):
         document["postprocessing"] = [document["postprocessing"]]

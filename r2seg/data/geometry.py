@@ -29,7 +29,7 @@ class WorkingGrid:
     """How a file's grid and the working grid relate.
 
     Attributes:
-        order: File axis that becomes each working axis; (0, 1) for pictures.
+        order: File axis that becomes each working axis; (0, 1) for pictures, whose axes are rows and columns.
         flips: For each working axis, whether it runs against the file's.
         oriented_shape: Shape after ordering and flipping, before resampling.
         shape: Shape of the working grid.
@@ -42,7 +42,11 @@ class WorkingGrid:
 
     @classmethod
     def of(
-        cls, shape: Sequence[int], affine: np.ndarray | None, spacing_mm: Sequence[float] | None = None
+        cls,
+        shape: Sequence[int],
+        affine: np.ndarray | None,
+        spacing_mm: Sequence[float] | None = None,
+        picture_shape: Sequence[int] | None = None,
     ) -> WorkingGrid:
         """The grid of an image with this shape and affine.
 
@@ -54,9 +58,10 @@ class WorkingGrid:
             shape: (*S) of the file.
             affine: (4, 4) voxel index -> RAS+ millimetres, or None.
             spacing_mm: Wanted voxel size along R, A and S; the file's own by default. Pictures ignore it.
+            picture_shape: Wanted rows and columns of a picture; its own by default. Volumes ignore it.
         """
         if len(shape) == 2:
-            return cls((0, 1), (False, False), tuple(shape), tuple(shape))
+            return cls((0, 1), (False, False), tuple(shape), tuple(picture_shape or shape))
         from nibabel.orientations import io_orientation
 
         if affine is None:

@@ -1,6 +1,6 @@
-"""The deterministic part of training's data as MONAI transforms: read a case, resample it to the working grid, measure it.
+"""The deterministic part of training's data as MONAI transforms: read a case, adjust it, resample it to the working grid, measure it.
 
-Thin wrappers: the work is in images/, geometry.py and intensity.py, which inference uses too. A sample is a dictionary; each
+Thin wrappers: the work is in images/, preprocessing.py, geometry.py and intensity.py, which inference uses too. A sample is a dictionary; each
 transform adds to it. ``case_transforms`` is their composition, whose result ``cache.py`` keeps.
 """
 
@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
-from r2seg.data.geometry import WorkingGrid, resample, resample_indices
-from r2seg.data.images import Image, read_image, read_label_map, read_labels
+from r2seg.data.field_of_view import read_mask
+from r2seg.data.geometry import resample, resample_indices
+from r2seg.data.images import Image, read_image, read_labels
 from r2seg.data.intensity import measure_intensity
-from r2seg.data.preprocessing import outside_to_ignore
+from r2seg.data.preprocessing import adjust_image, outside_to_ignore, working_grid
 
 if TYPE_CHECKING:
     from r2seg.config import Data, Preprocessing
 
 
 class ReadCase(Transform):
-    """Case -> its image, its label map as class indices, pixels outside the field of view ignored, on the file's grid.
+    """Case -> its ``image``, its label map as class ``indices``, and its ``mask`` (or None), on the file's grid.
 
     ``cut`` lists the masks that were smeared and cut.
     """
@@ -35,12 +36,28 @@ class ReadCase(Transform):
         label = read_labels(
             case.labels, self.data.labels, self.data.ignore_label, overlapping=self.data.overlapping, like=image
         )
-        indices, read = label.array[0], [label]
-        if case.mask is not None:
-            mask = read_label_map(case.mask, {"field of view": 255}, like=image)
-            indices = outside_to_ignore(indices, mask.array[0])
-            read.append(mask)
-        return {"case": case, "image": image, "indices": indices, "cut": [each.path for each in read if each.cut]}
+        read = [label] if case.mask is None else [label, read_mask(case.mask, image)]
+        mask = None if case.mask is None else read[1].array[0] > 0
+        cut = [each.path for each in read if each.cut]
+        return {"case": case, "image": image, "indices": label.array[0], "mask": mask, "cut": cut}
+
+
+def read_unlabelled(case: Case) -> dict[str, Any]:
+    """What ``ReadCase`` gives, of a case whose labels are not needed."""
+    image = read_image(case.images)
+    mask = None if case.mask is None else read_mask(case.mask, image).array[0] > 0
+    return {"case": case, "image": image, "mask": mask}
+
+
+class AdjustImage(Transform):
+    """The image with the config's contrast, its ``mask`` given or found, and pixels outside of it ignored in ``indices``."""
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+
+    def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        image, mask = adjust_image(sample["image"], self.preprocessing, sample["mask"])
+        return {**sample, "image": image, "mask": mask, "indices": outside_to_ignore(sample["indices"], mask)}
 
 
 class ToWorkingGrid(Transform):
@@ -52,8 +69,7 @@ class ToWorkingGrid(Transform):
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         image: Image = sample["image"]
-        spacing_mm = self.preprocessing.spacing_mm if image.spatial_dims == 3 else None
-        grid = WorkingGrid.of(image.shape, image.affine, spacing_mm)
+        grid = working_grid(image, self.preprocessing)
         oriented = grid.orient(image.array)
         reference = grid.orient(sample["indices"])
         return {
@@ -72,11 +88,16 @@ class MeasureIntensity(Transform):
         self.preprocessing = preprocessing
 
     def __call__(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        return {**sample, "intensity": measure_intensity(sample["image"].array, self.preprocessing)}
+        return {**sample, "intensity": measure_intensity(sample["image"].array, self.preprocessing, sample["mask"])}
 
 
 def case_transforms(data: Data, preprocessing: Preprocessing) -> Compose:
     """Case -> everything training and validation need of it, deterministically."""
     return Compose(
-        [ReadCase(data), ToWorkingGrid(preprocessing, overlapping=data.overlapping), MeasureIntensity(preprocessing)]
+        [
+            ReadCase(data),
+            AdjustImage(preprocessing),
+            ToWorkingGrid(preprocessing, overlapping=data.overlapping),
+            MeasureIntensity(preprocessing),
+        ]
     )

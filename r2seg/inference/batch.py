@@ -25,11 +25,13 @@ class Job:
         images: One file, or one file per channel.
         output: Label map to write.
         probabilities: Probability map to write if requested.
+        mask: File of the field of view, if the case has one.
     """
 
     images: tuple[Path, ...]
     output: Path
     probabilities: Path
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def plan_case_jobs(
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
         probable = probabilities_path(output / "probabilities" / f"{case.id}{suffix}")
-        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable))
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable, case.mask))
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 
@@ -204,6 +206,7 @@ def infer(
         try:
             segmentation = segmenter.segment(
                 job.images,
+                mask=job.mask,
                 probabilities=probabilities,
                 on_slab=(lambda share, job=job: on_progress(job, share)) if on_progress else None,
             )

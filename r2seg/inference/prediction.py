@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from r2seg.config import Config, Window
 from r2seg.data.geometry import WorkingGrid, unresample
-from r2seg.data.preprocessing import PreparedImage
+from r2seg.data.preprocessing import PreparedImage, SliceStack
 from r2seg.devices import autocast, autocast_dtype
 from r2seg.errors import UserError, entry_of
 from r2seg.inference.postprocessing import postprocess
+from r2seg.inference.slabs import SlicedImage
 from r2seg.inference.windows import WindowInferer
 
 
@@ -57,7 +58,7 @@ def to_indices(scores: Tensor, output: str, threshold: float, overlapping: bool 
 
 def predict(
     network: nn.Module,
-    image: PreparedImage,
+    image: SlicedImage,
     grid: WorkingGrid,
     inferer: WindowInferer,
     output: str,
@@ -167,9 +168,12 @@ def segment_prepared(
 
     ``precision`` is by default the config's ``infer.precision``.
     """
+    shown: SlicedImage = image
+    if config.window.neighbours:
+        shown = SliceStack(image, inferer.stream_axis(grid.shape), config.window.neighbours)
     indices, kept = predict(
         network,
-        image,
+        shown,
         grid,
         inferer,
         config.network.output,

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from r2seg.config import Config
+from r2seg.data.contrast import num_channels_seen
+from r2seg.data.field_of_view import find_field_of_view, read_field_of_view
 from r2seg.data.images import Image, write_label_map, write_overlapping, write_probabilities
-from r2seg.data.intensity import Intensity
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
-from r2seg.data.preprocessing import prepare_image
+from r2seg.data.preprocessing import PreparedImage, needs_field_of_view, prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.inference.inputs import read_input
@@ -107,7 +108,7 @@ class Segmenter:
     Args:
         network: Trained network.
         config: Its run's config.
-        in_channels: Channels a case must have.
+        in_channels: Channels a case must have, after ``preprocessing.color``.
         image_dims: 2 for pictures, 3 for volumes: what it was trained on.
         device: Where it computes.
         overlap: Window overlap; default: the run's.
@@ -191,6 +192,7 @@ class Segmenter:
         image: Any,
         *,
         affine: np.ndarray | None = None,
+        mask: str | os.PathLike[str] | None = None,
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
     ) -> Segmentation:
@@ -208,11 +210,13 @@ class Segmenter:
         Args:
             image: A file, the files of the case's channels, an ``Image``, or one of the images in memory above.
             affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
+            mask: File of the field of view, on the image's grid; only runs that measure intensities inside of it use it. Without
+                one, such a run finds it in the picture, and a warning of the segmentation says so if it was trained with masks.
             probabilities: Also return the probabilities.
             on_slab: Called with the fraction that is done, for progress.
 
         Raises:
-            UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
+            UserError: The image or the mask cannot be read, does not have the channels or axes that the run was trained on, or the network's
                 logits are not finite.
         """
         given = read_input(image, self.image_dims, affine)
@@ -220,7 +224,8 @@ class Segmenter:
         self._refuse_other_kind(image, given.in_memory)
         if given.in_memory:
             self._refuse_saturated(image)
-        prepared = prepare_image(image, self.config.preprocessing)
+        field_of_view, told = self._field_of_view(image, mask)
+        prepared = prepare_image(image, self.config.preprocessing, field_of_view)
         try:
             indices, kept = segment_prepared(
                 self.network,
@@ -246,15 +251,32 @@ class Segmenter:
             dict(labels),
             image,
             None if kept is None else restore(kept),
-            given.warnings + self._warnings(image, prepared.intensity, indices),
+            given.warnings + told + self._warnings(prepared, indices),
             given.turned,
             self.config.data.overlapping,
         )
 
-    def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:
+    def _field_of_view(
+        self, image: Image, mask: str | os.PathLike[str] | None
+    ) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """The field of view if the run needs one and its preprocessing does not find it, and what is to be told about it."""
+        preprocessing = self.config.preprocessing
+        if not needs_field_of_view(preprocessing):
+            return None, ()
+        if mask is not None:
+            return read_field_of_view(Path(mask), image), ()
+        if preprocessing.field_of_view == "find" or image.spatial_dims == 3:
+            return None, ()
+        found = find_field_of_view(image.array)
+        share = "the whole picture, which has no dark border" if found is None else f"{found.mean():.0%} of the picture"
+        told = f"it has no mask, and the run was trained with masks: its field of view was found, {share}"
+        return np.ones(image.shape, dtype=bool) if found is None else found, (told,)
+
+    def _warnings(self, prepared: PreparedImage, indices: np.ndarray) -> tuple[str, ...]:
         warnings = []
         if self.intensity_range is not None:
-            unlike = unlike_training(image.array, intensity, self.intensity_range)
+            values = prepared.grid.restore_orientation(prepared.oriented)  # in the file's order, as in training
+            unlike = unlike_training(values, prepared.intensity, self.intensity_range)
             warnings += [] if unlike is None else [unlike]
         if not indices.any():
             warnings.append(f"nothing was found: no voxel of the label map is {' or '.join(self.config.data.labels)}")
@@ -273,7 +295,7 @@ class Segmenter:
             )
 
     def _refuse_other_kind(self, image: Image, in_memory: bool) -> None:
-        if image.num_channels != self.in_channels:
+        if num_channels_seen(image.num_channels, self.config.preprocessing) != self.in_channels:
             raise UserError(
                 f"{image.path} has {counted(image.num_channels, 'channel')}, but the run was trained on {self.in_channels}"
                 + ("; arrays have their channels first" if in_memory else "")

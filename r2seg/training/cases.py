@@ -101,6 +101,11 @@ class TrainingCases:
             raise UserError(
                 f"window.plane is {config.window.plane} and the cases are pictures, not volumes: leave window.plane out"
             )
+        if config.window.neighbours and self.image_dims == 2:
+            raise UserError(
+                f"window.neighbours is {config.window.neighbours} and the cases are pictures, which have no neighbouring slices: "
+                "leave window.neighbours out"
+            )
         for part in ("train", "validation") if self.parts["validation"] else ("train",):
             found = {index for case in self.parts[part] for index in case.foreground}
             lost = [name for index, name in enumerate(config.data.labels, start=1) if index not in found]

@@ -138,7 +138,7 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         windows_per_epoch=sampler.steps_per_epoch * config.window.batch_size,
         steps_per_epoch=sampler.steps_per_epoch,
         max_epochs=config.training.max_epochs,
-        batch_shape=(config.window.batch_size, cases.in_channels, *config.window.size),
+        batch_shape=(config.window.batch_size, cases.in_channels * config.window.num_slices, *config.window.size),
         first_loss=first_loss,
         seconds_per_step=seconds,
         seconds_per_validation=seconds_per_validation,

@@ -88,7 +88,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     prediction = np.asarray(prediction)
     if reference.ndim == 2:
         values = case.prepared[(slice(None),)].numpy()
-        picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
+        picture = _stretched(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0], reference.shape)
         return Panel(title, dice, _to_grey_range(picture), reference, prediction)
     axis = PLANES[plane]
     index = int((reference > 0).sum(tuple(other for other in range(3) if other != axis)).argmax())
@@ -97,9 +97,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     parts = [slice(None), *(slice(working, working + 1) if other == axis else slice(None) for other in range(3))]
     picture = case.prepared[tuple(parts)].numpy()[0].take(0, axis=axis)
     reference, prediction = (indices.take(index, axis=axis) for indices in (reference, prediction))
-    picture = picture[
-        np.ix_(*(np.arange(size) * had // size for size, had in zip(reference.shape, picture.shape, strict=True)))
-    ]
+    picture = _stretched(picture, reference.shape)
     spacing = [s * n / o for s, n, o in zip(case.spacing_mm, new, old, strict=True)]
     del spacing[axis]
 
@@ -115,6 +113,11 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
         upright(prediction),
         spacing[1] / spacing[0],
     )
+
+
+def _stretched(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The nearest pixel of a picture (rows, columns, ...) for each pixel of another grid over the same extent."""
+    return picture[np.ix_(*(np.arange(size) * had // size for size, had in zip(shape, picture.shape, strict=False)))]
 
 
 def plot_panels(
