@@ -12,6 +12,8 @@ LONG_DESCRIPTION = re.sub(r"\[([^\]]+)\]\((?!https?://)[^)]*\)", r"\1", README)
 VERSION = re.search(r'^__version__ = "(.+)"', (HERE / "r2seg/__init__.py").read_text("utf-8"), re.M).group(1)
 
 ONNX = ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20"]
+# highdicom brings pyjpegls, the decoder of JPEG-LS; JPEG and JPEG 2000 are decoded by SimpleITK.
+DICOM = ["pydicom>=3.0.1", "highdicom>=0.26"]
 TEST = [
     "pytest>=8",
     "setuptools>=77",
@@ -21,6 +23,7 @@ TEST = [
     "scikit-learn>=1.5",
     "selenium>=4.20",
     *ONNX,
+    *DICOM,
 ]
 
 setup(
@@ -64,7 +67,12 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11,<3.14",
     packages=find_packages(include=["r2seg", "r2seg.*"]),
-    package_data={"r2seg": ["py.typed"], "r2seg.evaluation": ["templates/*"]},
+    package_data={
+        "r2seg": ["py.typed"],
+        "r2seg.pictures": ["templates/*"],
+        "r2seg.data_check": ["templates/*"],
+        "r2seg.evaluation": ["templates/*"],
+    },
     install_requires=[
         "torch>=2.8",
         "torchvision",
@@ -86,7 +94,7 @@ setup(
         "matplotlib>=3.9",
         "jinja2>=3.1",
     ],
-    extras_require={"test": TEST, "onnx": ONNX, "timm": ["timm>=1.0"]},
+    extras_require={"test": TEST, "onnx": ONNX, "dicom": DICOM, "timm": ["timm>=1.0"]},
     entry_points={
         "console_scripts": [
             "r2seg = r2seg.cli:main",

@@ -5,7 +5,7 @@ How files become cases is in ``data.cases``, how a config's split is drawn in ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,13 +43,18 @@ LabelsRead = Callable[[int, int], None]
 """Called with the number of label maps read and of all, where a split is stratified."""
 
 
-def split_of(config: Config, on_labels: LabelsRead | None = None) -> DrawnSplit:
+def split_of(config: Config, on_labels: LabelsRead | None = None, *, cases: Sequence[Case] | None = None) -> DrawnSplit:
     """The split of a config's cases; with folds, that of ``data.split.fold``.
+
+    Args:
+        config: Its data and split.
+        on_labels: Called after each label map that is read to stratify.
+        cases: The config's cases, where they are known already.
 
     Raises:
         UserError: Cases are not found, label maps cannot be read, or the split cannot be drawn.
     """
-    cases, presence = _to_split(config, on_labels)
+    cases, presence = _to_split(config, on_labels, cases)
     return draw_split(cases, config.data.split, config.seed, presence)
 
 
@@ -59,13 +64,15 @@ def folds_of(config: Config, on_labels: LabelsRead | None = None) -> Iterator[Dr
     Raises:
         UserError: As ``split_of``.
     """
-    cases, presence = _to_split(config, on_labels)
+    cases, presence = _to_split(config, on_labels, None)
     yield from draw_folds(cases, config.data.split, config.seed, presence)
 
 
-def _to_split(config: Config, on_labels: LabelsRead | None) -> tuple[list[Case], dict[str, frozenset[str]] | None]:
+def _to_split(
+    config: Config, on_labels: LabelsRead | None, cases: Sequence[Case] | None
+) -> tuple[Sequence[Case], dict[str, frozenset[str]] | None]:
     """The cases of a config and, if they are to be stratified, the labels of those that can be drawn."""
-    cases = find_cases(config.data)
+    cases = find_cases(config.data) if cases is None else cases
     if not config.data.split.stratify:
         return cases, None
     return cases, labels_present([case for case in cases if case.split != "test"], config.data, on_labels)

@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import SimpleITK
 import tifffile
+from dicom_files import write_series
 from PIL import Image as Pillow
 
 AFFINE = np.array([[0, 0, -2.0, 9], [0.8, 0, 0, -7], [0, 1.1, 0, 3], [0, 0, 0, 1]])
@@ -62,6 +63,10 @@ def _pillow(path: Path, array: np.ndarray) -> None:
         plain.unlink()
 
 
+def _dicom(path: Path, array: np.ndarray) -> None:
+    write_series(path.parent, array[None], name=lambda _: path.name)
+
+
 def _tiff(compression: str | None) -> Callable[[Path, np.ndarray], None]:
     return lambda path, array: tifffile.imwrite(path, array, compression=compression)
 
@@ -98,6 +103,7 @@ VALID = [
     Valid("b.pgm.gz", _pillow, 20, 2, 1, "u1", summed=True),
     Valid("a.npy", np.save, 128, 2, 1, "f4"),
     Valid("b.npy", np.save, 128, 2, 1, "i2"),
+    Valid("a.dcm", _dicom, 1300, 2, 1, "u2"),
 ]
 
 

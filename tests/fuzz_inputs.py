@@ -92,6 +92,8 @@ def _other_reading(path: Path) -> np.ndarray | None:
             return np.moveaxis(array.T, -1, 0) if array.ndim == 4 else array.T[None]
         if name.endswith(".npy"):
             array = np.load(path)
+        elif name.endswith(".dcm"):
+            array = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(path), imageIO="GDCMImageIO"))[0]
         elif name.endswith(".tif"):
             with tifffile.TiffFile(path) as file:
                 array = file.asarray()

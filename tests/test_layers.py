@@ -28,9 +28,12 @@ LAYERS = {
     "run": 2,
     "case_sets": 2,
     "thresholds": 2,
+    "pictures": 2,
+    "data_check": 2,
     "inference": 3,
     "evaluation": 4,
     "training": 4,
+    "planning": 4,
     "cli": 5,
 }
 HEAVY = {

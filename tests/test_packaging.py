@@ -40,4 +40,9 @@ def test_a_wheel_holds_the_type_marker_and_the_report_templates(tmp_path: Path) 
     subprocess.run(build, cwd=source, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"r2seg/py.typed", "r2seg/evaluation/templates/report.html.j2", "r2seg/__main__.py"} <= names
+    templates = {
+        "r2seg/evaluation/templates/report.html.j2",
+        "r2seg/data_check/templates/check.html.j2",
+        "r2seg/pictures/templates/page.css",
+    }
+    assert {"r2seg/py.typed", "r2seg/__main__.py", *templates} <= names

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from r2seg.cli.frame import DeviceOption, command, open_console, say, start
+from r2seg.cli.frame import DeviceOption, command, counting_bar, open_console, parse_series, say, start
 from r2seg.errors import UserError
 from r2seg.evaluation.options import DECLARED, FILES, HEADINGS, ID, REPORT, THRESHOLDS, EvaluationOptions
 from r2seg.evaluation.write import DEFAULT_FORMATS, FORMATS, check_output, write_report
@@ -62,6 +62,7 @@ TYPED = {
         str, ",".join(EvaluationOptions.measures), lambda text: [name.strip() for name in text.split(",")]
     ),
     "threshold": Typed(float | None, None, lambda number: number),
+    "series": Typed(list[str] | None, None, parse_series),
     "against": Typed(list[Path] | None, None, lambda folders: folders or ()),
 }
 
@@ -189,6 +190,7 @@ def evaluate(
         typed |= {
             "labels": data.labels,
             "ignore_label": data.ignore_label,
+            "series": data.series,
             "overlapping": data.overlapping,
             "provenance": {
                 "references": str(chosen),
@@ -217,7 +219,7 @@ def evaluate(
             predictions, options = made.folder, made.scored_with(options)
         elif chosen is not None:
             say(f"scoring {chosen}")
-        with _scoring_bar() as progress:
+        with counting_bar("scoring") as progress:
             report = score(predictions, chosen.cases if chosen else references, options, progress=progress)
         summary = summarize(report)
         open_console().print(terminal(summary))
@@ -248,6 +250,7 @@ def _check_combinations(typed: dict[str, Any], *, run: Path | None, knows: Path 
         (f"{run}, a run,", run, knows, f"a config or run that knows images and labels, not with {references}"),
         ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
         ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
+        ("--series", typed["series"], typed["images"] and not knows, "--images DIR: a config or run has data.series"),
         ("--overlapping", typed["overlapping"], not knows, f"a folder of references: {references} knows its own"),
         ("--reference-name", "reference_name" in renamed, not knows, f"a folder of references: {references} knows its files"),
         ("--prediction-name", "prediction_name" in renamed, not run, f"a folder of predictions, and {run} is a run"),
@@ -266,18 +269,3 @@ def _segment(made: RunPredictions, device: Any, probabilities: bool) -> bool:
             device, probabilities=probabilities, on_progress=progress.share, on_outcome=progress.outcome
         )
     return any(outcome.error for outcome in outcomes)
-
-
-@contextmanager
-def _scoring_bar() -> Iterator[Callable[[int, int], None] | None]:
-    """A live bar of the cases that are scored, if there is a terminal."""
-    console = open_console()
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("scoring"), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("scoring", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -7,7 +7,8 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,11 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps; auto takes a GPU where there is one.")
 ]
 ThreadsOption = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: all cores.")]
+
+
+def parse_series(given: Sequence[str] | None) -> tuple[int | str, ...]:
+    """DICOM series as they were typed: numbers, or UIDs."""
+    return tuple(int(one) if one.isdecimal() else one for one in given or ())
 
 
 def open_console(stderr: bool = False) -> Console:
@@ -108,6 +114,21 @@ def start(device: str, threads: int | None) -> torch.device:
         say(f"warning: {reason}", error=True)
     say(f"device {describe_device(resolved)}")
     return resolved
+
+
+@contextmanager
+def counting_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A live bar of the cases that are done, if there is a terminal; what it gives is called with cases done and of all."""
+    console = open_console()
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class GroupedHelp(TyperCommand):

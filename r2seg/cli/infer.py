@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
+from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, parse_series, say, start
 from r2seg.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +21,11 @@ def infer(
     run: Annotated[Path, typer.Argument(help="Run folder that r2seg-train made.", show_default=False)],
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Images, or folders of images (subfolders too).", show_default=False),
+        typer.Argument(
+            metavar="INPUT...",
+            help="Images, or folders of images or DICOM series (subfolders too).",
+            show_default=False,
+        ),
     ] = None,
     *,
     output: Annotated[
@@ -60,6 +64,15 @@ def infer(
             "--precision", help="auto, float32, bf16 or fp16; default: infer.precision of the run.", show_default=False
         ),
     ] = None,
+    series: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--series",
+            metavar="NUMBER|UID",
+            help="DICOM series to take from folders that hold several. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -70,31 +83,45 @@ def infer(
     """Segment images with a trained run: label maps on the images' own grids, with their own headers.
 
     Relative paths, names and formats are kept (jpg gives png). Files that differ only in _0000, _0001, ... are the channels of
-    one case. A case that fails is reported with its reason and the others continue; the exit status is then 1. Each case's line says
+    one case. A folder with the slices of a DICOM series is one image, and its label map NAME.nii.gz. A case that fails is reported with its reason and the others continue; the exit status is then 1. Each case's line says
     how much of each label was found; an empty label map and intensities unlike those of the training are warned of. OUT/outcomes.json
     holds the same.
 
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
     from r2seg.case_sets import cases_of
+    from r2seg.config import HeldOut
     from r2seg.run import Run
 
     opened = Run.open(run)  # fails early, before torch is loaded, if the folder is not a run folder
     if bool(inputs) == (split is not None):
         raise UserError("name images or folders to segment, or --split test for the run's own test cases")
+    if series and split is not None:
+        raise UserError("--series goes with INPUT: the run's own cases are read by data.series of its config")
     resolved = start(device, threads)
 
     from r2seg.inference.batch import plan_case_jobs, plan_jobs
     from r2seg.inference.outcomes import OUTCOMES
     from r2seg.inference.segmenter import Segmenter
 
-    references = [opened.config.data.root / name for name in ("labels", "masks", "SegmentationClass")]
+    data = opened.config.data
+    roots = [data.root, *([data.split.test.root] if isinstance(data.split.test, HeldOut) else [])]
+    references = [root / name for root in roots for name in ("labels", "masks", "SegmentationClass")]
     if split is None:
         channels = opened.in_channels
-        jobs = plan_jobs(inputs or (), output, channels, probabilities=probabilities, protected=references)
+        jobs = plan_jobs(
+            inputs or (),
+            output,
+            channels,
+            probabilities=probabilities,
+            protected=references,
+            series=parse_series(series),
+        )
     else:
-        cases = cases_of(run, split).cases
-        jobs = plan_case_jobs(cases, output, probabilities=probabilities, protected=references)
+        own = opened.config.data.series
+        jobs = plan_case_jobs(
+            cases_of(run, split).cases, output, probabilities=probabilities, protected=references, series=own
+        )
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size, precision=precision)
     outcomes = _segment_all(segmenter, jobs, output, probabilities)
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from r2seg.cli.frame import DeviceOption, ThreadsOption, command, open_console, say, start
+from r2seg.cli.frame import DeviceOption, ThreadsOption, command, counting_bar, open_console, say, start
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,9 +55,13 @@ def train(
         refuse_used(run_path)
     resolved = start(device, threads)
     if dry_run:
+        from r2seg.data_check.tables import data_table
         from r2seg.training.plan import plan_training
 
-        say(str(plan_training(settings, resolved)))
+        with counting_bar("checking the data") as bar:
+            plan = plan_training(settings, resolved, bar)
+        open_console().print(data_table(plan.check))
+        say(str(plan))
         return
 
     from r2seg.training.progress import progress_for

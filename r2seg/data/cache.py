@@ -130,6 +130,7 @@ def _key(case: Case, config: Config, first: int) -> str:
         "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "first_axis": first,
+        "series": config.data.series,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:20]
 

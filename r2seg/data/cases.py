@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from r2seg.data.formats.dicom_files import holds_slices, is_series_folder
 from r2seg.data.images import IMAGE_SUFFIXES, split_suffix
 from r2seg.errors import UserError, some
 
@@ -55,13 +56,13 @@ class Case:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every image file below a folder, sorted by path; hidden files and folders are skipped.
+    """Every image file and folder with a DICOM series below a folder, sorted by path; what is hidden is skipped.
 
     Linked folders are searched too. A link to a file that no longer exists is listed, so that reading it reports the error.
     """
     found: list[Path] = []
 
-    def search(place: Path, above: frozenset[Path]) -> None:
+    def search(place: Path, above: frozenset[Path], sliced: bool) -> None:
         try:
             entries = list(place.iterdir())
         except OSError as error:
@@ -69,28 +70,38 @@ def find_images(folder: Path) -> list[Path]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
+            # The slices of a DICOM series are one image, which their folder stands for.
+            if sliced and entry.suffix.lower() == ".dcm":
+                continue
             if entry.is_dir():
+                is_image = is_series_folder(entry)
+                if is_image:
+                    found.append(entry)
                 target = entry.resolve()
                 if target not in above:  # a link upwards would be followed forever
-                    search(entry, above | {target})
+                    search(entry, above | {target}, is_image)
             elif split_suffix(entry)[1] and (entry.is_file() or entry.is_symlink()):
                 found.append(entry)
 
-    search(folder, frozenset({folder.resolve()}))
+    search(folder, frozenset({folder.resolve()}), holds_slices(folder))
     return sorted(found)
 
 
 def no_image_in(folder: Path) -> str:
     """The error message for a folder without images."""
     text = f"{folder} holds no image; known formats: {', '.join(IMAGE_SUFFIXES)}"
-    if any(path.suffix.lower() in (".dcm", ".ima") for path in folder.rglob("*")):
-        text += "; convert its DICOM series to NIfTI, for example with dcm2niix"
+    if holds_slices(folder):
+        text += f"; it is one DICOM series itself: put its files into a folder of their own, such as {folder}/NAME/"
     return text
 
 
 def relative_stem(path: Path, root: Path) -> str:
-    """Path below a root without the image suffix, with forward slashes: the id of a one-file case."""
-    return (path.parent / split_suffix(path)[0]).relative_to(root).as_posix()
+    """Path below a root without the image suffix, with forward slashes: the id of a one-file case.
+
+    The name of a folder with a DICOM series is kept whole: it may be a UID, whose last number is not a suffix.
+    """
+    stem = path.name if path.is_dir() else split_suffix(path)[0]
+    return (path.parent / stem).relative_to(root).as_posix()
 
 
 def join_channels(files: Iterable[Path], root: Path) -> dict[str, tuple[Path, ...]]:

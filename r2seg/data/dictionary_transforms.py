@@ -54,6 +54,7 @@ class LoadCased(MapTransform):
         labels: As in ``data.labels`` of a config: name -> value or values in the label files, in class order.
         ignore_label: Value in the label files of pixels that are neither trained on nor scored.
         overlapping: Whether labels may overlap; the label then has a channel of 0, 1 and 255 for each of them.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
         field_of_view: "given" takes that of ``mask_key``; "find" finds it in pictures that have none.
         image_key: Key of the image: a file, or a list of files that are its channels.
         label_key: Key of the label map.
@@ -74,6 +75,7 @@ class LoadCased(MapTransform):
         *,
         ignore_label: int | Sequence[int] | None = None,
         overlapping: bool = False,
+        series: int | str | Sequence[int | str] = (),
         field_of_view: str = "given",
         image_key: str = "image",
         label_key: str = "label",
@@ -89,7 +91,8 @@ class LoadCased(MapTransform):
         if label_key in self.keys and not labels:
             raise ValueError(f"LoadCased reads {label_key!r}: give labels, such as {{'lung': 1}}")
         section = {"labels": as_written(labels or {"label": 1}), "ignore_label": as_written(ignore_label)}
-        self.data = Data.model_validate({"root": ".", **section, "overlapping": overlapping})
+        section |= {"overlapping": overlapping, "series": as_written(series)}
+        self.data = Data.model_validate({"root": ".", **section})
         self.preprocessing = Preprocessing.model_validate({"field_of_view": field_of_view})
         self.image_key, self.label_key, self.mask_key = known
 
@@ -103,7 +106,7 @@ class LoadCased(MapTransform):
             "mask": result.get(self.mask_key) if wants_mask else None,
         }
         case = case_of({**{key: result[key] for key in ("id", "group") if key in result}, **files})
-        sample = ReadCase(self.data)(case) if has_label else read_unlabelled(case)
+        sample = ReadCase(self.data)(case) if has_label else read_unlabelled(case, self.data)
         image: Image = sample["image"]
         mask = sample["mask"]
         if wants_mask:
@@ -405,6 +408,7 @@ def config_transforms(config: Config, keys: Sequence[str] = ("image", "label", "
                 data.labels,
                 ignore_label=data.ignore_label,
                 overlapping=data.overlapping,
+                series=data.series,
                 field_of_view=preprocessing.field_of_view,
                 allow_missing_keys=True,
             ),

@@ -21,21 +21,10 @@ _DARK = 0.12
 _LEAST_BORDER = 0.03
 
 
-def read_field_of_view(path: Path, image: Image) -> np.ndarray:
-    """Where the mask of a case is not 0.
-
-    Shape: (*S) bool.
-
-    Raises:
-        UserError: As ``read_mask``.
-    """
-    return read_mask(path, image).array[0] > 0
-
-
-def read_mask(path: Path, image: Image) -> LabelMap:
+def read_field_of_view(path: Path, image: Image) -> LabelMap:
     """The mask of a case, on its image's grid.
 
-    Shape: array (1, *S), 1 inside.
+    Shape: array (1, *S), above 0 inside.
 
     Raises:
         UserError: It cannot be read, lies on another grid, or is empty.

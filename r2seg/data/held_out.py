@@ -34,13 +34,14 @@ def with_held_out(cases: Sequence[Case], data: Data, find: Callable[[Data], list
     changes = {
         "root": test.root,
         "layout": test.layout or data.layout,
+        "files": test.files or (data.files if same_layout else None),
         "group": test.group or (data.group if same_layout else None),
         "split": Split(),
     }
     try:
         found = find(data.model_copy(update=changes))
     except UserError as error:  # the keys that it names are those of this section
-        raise UserError(re.sub(r"\bdata\.(?=(root|layout|group)\b)", "data.split.test.", str(error))) from error
+        raise UserError("\n".join(map(_of_held_out, str(error).splitlines()))) from error
     held = [
         replace(
             case,
@@ -56,3 +57,9 @@ def with_held_out(cases: Sequence[Case], data: Data, find: Callable[[Data], list
             "give another prefix"
         )
     return [*cases, *held]
+
+
+def _of_held_out(line: str) -> str:
+    """A mistake in the section's files, told with the section's keys."""
+    told = re.sub(r"\bdata\.(?=(root|layout|group|files)\b)", "data.split.test.", line)
+    return told if told.startswith("data.split.test") else f"data.split.test: {told}"

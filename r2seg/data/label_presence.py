@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, read_label_map
+from r2seg.data.formats import File, open_file
+from r2seg.data.images import IGNORE, is_dicom_label, read_labels
 from r2seg.errors import UserError
+from r2seg.metrics import label_mask
+from r2seg.workers import in_order
 
 if TYPE_CHECKING:
     from r2seg.config import Data
@@ -22,7 +23,7 @@ def labels_present(
 ) -> dict[str, frozenset[str]]:
     """Case id -> names of the labels that occur in its label map; none for a case without a label map.
 
-    Several files are read at the same time: reading and counting release Python's lock.
+    Several files are read at the same time.
 
     Args:
         cases: The cases.
@@ -38,22 +39,31 @@ def labels_present(
         if not case.labels:
             return frozenset()
         try:
-            indices = read_label_map(case.reference, data.labels, data.ignore_label).array
+            indices = read_labels(
+                case.labels, data.labels, data.ignore_label, overlapping=data.overlapping, like=_drawn_on(case, data)
+            ).array
         except UserError as error:
             return str(error)
         counts = np.bincount(indices.reshape(-1), minlength=IGNORE + 1)
-        return frozenset(name for index, name in enumerate(names, start=1) if counts[index])
+        values = np.flatnonzero(counts)
+        return frozenset(
+            name for index, name in enumerate(names, start=1) if label_mask(values, index, data.overlapping).any()
+        )
 
     found: dict[str, frozenset[str]] = {}
     mistakes: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for done, (case, result) in enumerate(zip(cases, pool.map(present, cases), strict=True), start=1):
-            if isinstance(result, str):
-                mistakes.append(result)
-            else:
-                found[case.id] = result
-            if on_case is not None:
-                on_case(done, len(cases))
+    for case, result in zip(cases, in_order(present, cases, None, on_case), strict=True):
+        if isinstance(result, str):
+            mistakes.append(result)
+        else:
+            found[case.id] = result
     if mistakes:
         raise UserError("\n".join(mistakes))
     return found
+
+
+def _drawn_on(case: Case, data: Data) -> File | None:
+    """The image of a label that has no grid of its own; others are read without it."""
+    if not is_dicom_label(case.labels[0]):
+        return None
+    return open_file(case.images[0], series=data.series)

@@ -128,7 +128,7 @@ def _parts_of_table(text: str, origin: str) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
     for number, row in enumerate(rows[1:], start=2):
         if len(row) <= max(name_column, part_column) or not row[name_column].strip():
-            raise UserError(f"{origin}: row {number} is {','.join(row)!r}; expected a {name_columns[0]} and a part")
+            raise UserError(f"{origin}: row {number} is {','.join(row)!r}; expected its {name_columns[0]} and its part")
         parts.setdefault(_part(row[part_column].strip(), origin), []).append(row[name_column].strip())
     if not parts:
         raise UserError(f"{origin}: it has a header and no row")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from monai.transforms import Compose, Transform
 
 from r2seg.data.cases import Case
-from r2seg.data.field_of_view import read_mask
+from r2seg.data.field_of_view import read_field_of_view
 from r2seg.data.geometry import resample, resample_indices
 from r2seg.data.images import Image, read_image, read_labels
 from r2seg.data.intensity import measure_intensity
@@ -32,20 +32,25 @@ class ReadCase(Transform):
         self.data = data
 
     def __call__(self, case: Case) -> dict[str, Any]:
-        image = read_image(case.images)
+        image = read_image(case.images, series=self.data.series)
         label = read_labels(
             case.labels, self.data.labels, self.data.ignore_label, overlapping=self.data.overlapping, like=image
         )
-        read = [label] if case.mask is None else [label, read_mask(case.mask, image)]
-        mask = None if case.mask is None else read[1].array[0] > 0
-        cut = [each.path for each in read if each.cut]
-        return {"case": case, "image": image, "indices": label.array[0], "mask": mask, "cut": cut}
+        mask = None if case.mask is None else read_field_of_view(case.mask, image)
+        cut = [each.path for each in (label, mask) if each is not None and each.cut]
+        return {
+            "case": case,
+            "image": image,
+            "indices": label.array[0],
+            "mask": None if mask is None else mask.array[0] > 0,
+            "cut": cut,
+        }
 
 
-def read_unlabelled(case: Case) -> dict[str, Any]:
+def read_unlabelled(case: Case, data: Data) -> dict[str, Any]:
     """What ``ReadCase`` gives, of a case whose labels are not needed."""
-    image = read_image(case.images)
-    mask = None if case.mask is None else read_mask(case.mask, image).array[0] > 0
+    image = read_image(case.images, series=data.series)
+    mask = None if case.mask is None else read_field_of_view(case.mask, image).array[0] > 0
     return {"case": case, "image": image, "mask": mask}
 
 

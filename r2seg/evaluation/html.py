@@ -16,6 +16,7 @@ from r2seg.evaluation.results import Report
 from r2seg.evaluation.wording import ROLES, case_difference, leading, notes, num_compared, number, p_text, title
 from r2seg.labels import hexadecimal
 from r2seg.palette import label_colors
+from r2seg.pictures.pages import render_page
 
 
 def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
@@ -26,15 +27,6 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
         summary: The report's, from `summarize`.
         folder: Where the page will lie; links to files are relative to it.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("r2seg.evaluation", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
     def link(path: Path) -> str:
         return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix())
@@ -45,7 +37,9 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
     def sort_value(value: float) -> str:
         return "" if math.isnan(value) else "1e999" if math.isinf(value) else repr(float(value))
 
-    return environment.get_template("report.html.j2").render(
+    return render_page(
+        "r2seg.evaluation",
+        "report.html.j2",
         report=report,
         summary=summary,
         notes=notes(summary),

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from r2seg.data.formats import PICTURES
-from r2seg.data.images import IGNORE, ImageError, read_label_map, split_suffix
+from r2seg.data.images import IGNORE, ImageError, is_dicom_label, read_label_map, split_suffix
 from r2seg.errors import UserError, some
 from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.results import Row, Target
@@ -27,8 +27,13 @@ def find_labels(targets: Sequence[Target], options: EvaluationOptions) -> Labels
     """Labels from the values of all references: a single 1 or 255 is "foreground", others are "label_2" and so on.
 
     Raises:
-        UserError: All references are empty, or their values are too many to be labels.
+        UserError: References are RTSTRUCT or DICOM-SEG, all are empty, or their values are too many to be labels.
     """
+    drawn = next((target.reference for target in targets if is_dicom_label(target.reference)), None)
+    if drawn is not None:
+        raise UserError(
+            f"{drawn}: its labels are found by their names: name them with --label, such as --label Lung_L=1"
+        )
     values = in_order(_values, [target.reference for target in targets], options.workers)
     return _named([found - {0, options.ignore_label} for found in values], targets)
 

@@ -183,6 +183,10 @@ class EvaluationOptions:
         Path | None,
         Option("Folder of the images, shown in report.html. Replaces a config's own images.", REPORT, "DIR"),
     ] = None
+    series: Annotated[
+        Sequence[int | str],
+        Option("Number or UID of the DICOM series to take from image folders that hold several.", REPORT, "NUMBER|UID"),
+    ] = ()
     image_name: Annotated[
         str, Option("File name of an image without its suffix, around the case's id.", REPORT, "PATTERN")
     ] = ID

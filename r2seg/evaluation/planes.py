@@ -1,4 +1,4 @@
-"""A case as a stack of slices for viewing: which axis, which way up, how large, and which intensities.
+"""A case as a stack of slices for viewing: its masks, and the image below them.
 
 Pictures and outlines of the slices are made in viewer.py.
 """
@@ -11,6 +11,7 @@ import numpy as np
 
 from r2seg.data.images import Image
 from r2seg.evaluation.scoring import Masks
+from r2seg.pictures.views import View, pixels_of, shown_range
 
 
 @dataclass(frozen=True)
@@ -69,43 +70,13 @@ def planes(
         window: Hounsfield units shown as black and white; by default from the image's own intensities.
     """
     arrays = [masks.reference, masks.prediction, *([] if masks.counted is None else [masks.counted])]
-    channels = None if image is None else np.moveaxis(np.asarray(image.array), 0, -1)
-    if masks.like.spatial_dims == 2:
-        picture = image is not None and image.affine is None
-        stacks = [array[None] if masks.like.affine is None else array.T[None, ::-1] for array in arrays]
-        below = None
-        if channels is not None:
-            colours = channels if channels.shape[-1] == 3 else channels[..., :1]
-            below = colours[None] if picture else colours.transpose(1, 0, 2)[None, ::-1]
-        spacing, axis_name, longest = (1.0, 1.0), "", picture_pixels
-        if masks.like.affine is not None:
-            rows_mm, columns_mm = (masks.like.spacing_mm or (1.0, 1.0))[:2]
-            spacing = columns_mm, rows_mm
-    else:
-        import nibabel
-
-        affine = np.eye(4) if masks.like.affine is None else masks.like.affine
-        axes = nibabel.io_orientation(affine)
-        spacing3 = np.array(masks.like.spacing_mm or (1.0, 1.0, 1.0))[np.argsort(axes[:, 0])]
-        # Volumes of thick slices are shown along their thick axis; others in axial slices.
-        order = np.argsort(spacing3)
-        across = int(order[2]) if spacing3[order[2]] > 1.5 * spacing3[order[1]] else 2
-        axis_name = ("sagittal", "coronal", "axial")[across]
-        rest = [axis for axis in (0, 1, 2) if axis != across]
-        view = (across, rest[1], rest[0])  # slice, rows, columns on axes R, A, S
-
-        def turned(array: np.ndarray) -> np.ndarray:
-            array = nibabel.apply_orientation(array, axes).transpose(view)
-            array = array[:, ::-1]  # up is anterior or superior
-            return array[:, :, ::-1] if 0 in rest else array  # the patient's right on the left, as radiologists look
-
-        stacks = [turned(array) for array in arrays]
-        below = None if channels is None else turned(channels[..., 0])[..., None]
-        spacing, longest = (spacing3[rest[1]], spacing3[rest[0]]), slice_pixels
-    rows, columns = stacks[0].shape[1:]
-    # Never finer than the file: a browser enlarges just as well.
-    scale = min(longest / max(rows * spacing[0], columns * spacing[1]), 1 / min(spacing))
-    size = max(1, round(rows * spacing[0] * scale)), max(1, round(columns * spacing[1] * scale))
+    view = View.of(masks.like.grid)
+    stacks = [view.stack(array) for array in arrays]
+    below = None
+    if image is not None:
+        # A picture may have a mask with geometry; of volumes, both have the same.
+        below = pixels_of(image.array, View.of(image.grid) if image.spatial_dims == 2 else view)
+    longest = slice_pixels if view.axis_name else picture_pixels
     counted = stacks[2] if len(stacks) > 2 else None
     in_units = window is not None and below is not None and below.dtype != np.uint8
     return Planes(
@@ -113,19 +84,10 @@ def planes(
         stacks[1],
         counted,
         below,
-        window if window is not None and in_units else _window(below),
-        size,
-        axis_name,
+        window if window is not None and in_units else shown_range(below),
+        view.size(stacks[0].shape[1:], longest),
+        view.axis_name,
         f"shown from {window[0]:g} to {window[1]:g} HU, as the network sees it"
         if window is not None and in_units
         else "",
     )
-
-
-def _window(image: np.ndarray | None) -> tuple[float, float]:
-    """Intensities shown as black and white."""
-    if image is None or image.dtype == np.uint8:
-        return 0.0, 255.0
-    step = max(1, image.size // 2_000_000)
-    low, high = np.percentile(image.reshape(-1)[::step], [1, 99])
-    return float(low), float(high) if high > low else float(low) + 1

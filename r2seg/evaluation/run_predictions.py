@@ -67,7 +67,7 @@ class RunPredictions:
                 "channels of the files: give them in the same order"
             )
         labels = {name: theirs[name] for name in ours}
-        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder), labels)
+        return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder, series=cases.config.data.series), labels)
 
     def scored_with(self, options: EvaluationOptions) -> EvaluationOptions:
         """Options to score these predictions: with the run's name and labels, and where they come from."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r2seg.data.formats import File, open_file
 from r2seg.data.images import (
     IGNORE,
     Grid,
@@ -21,6 +22,8 @@ from r2seg.data.images import (
     ImageError,
     LabelMap,
     check_same_grid,
+    grid_of_dicom_label,
+    is_dicom_label,
     read_grid,
     read_label_map,
     read_labels,
@@ -103,7 +106,7 @@ class Job:
 
     def check_grids(self, targets: Sequence[Target]) -> list[Grid]:
         """The references' grids, after comparing the headers of all files that will be compared."""
-        grids = [read_grid(target.reference) for target in targets]
+        grids = [self._grid(target, target.reference) for target in targets]
         for target, grid in zip(targets, grids, strict=True):
             if target.mask is not None:
                 check_same_grid(grid, read_grid(target.mask))
@@ -111,10 +114,22 @@ class Job:
                 for path in (method.files.get(target.case), (method.probabilities or {}).get(target.case)):
                     if path is None:
                         continue
-                    other = read_grid(path)
+                    other = self._grid(target, path)
                     if not self.options.resample or other.affine is None or grid.affine is None:
                         _check_prediction_grid(grid, other)
         return grids
+
+    def _grid(self, target: Target, path: Path) -> Grid:
+        image = self._drawn_on(target, path)
+        if is_dicom_label(path):
+            return grid_of_dicom_label(path, image)
+        return read_grid(path) if image is None else image.grid
+
+    def _drawn_on(self, target: Target, path: Path) -> File | None:
+        """The image of a label map that lies on no grid of its own (DICOM), or on a cropped one (3D Slicer); None for others."""
+        if not target.images or not (is_dicom_label(path) or path.name.lower().endswith(".seg.nrrd")):
+            return None
+        return open_file(target.images[0], series=self.options.series)
 
     def score(self, target: Target) -> list[Row]:
         """Rows of one case: every method and label."""
@@ -143,7 +158,7 @@ class Job:
 
     def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
         """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""
-        reference = self._label_map((target.reference, *target.others), self.options.ignore_label)
+        reference = self._label_map(target, (target.reference, *target.others), self.options.ignore_label)
         files = FilesRead.of("reference", reference)
         truth = reference.array[0]
         if target.mask is not None:
@@ -159,23 +174,28 @@ class Job:
         return reference, torch.from_numpy(truth).to(self.device), files
 
     def _read(self, target: Target, method: Method, reference: Image, truth: Tensor) -> tuple[list[Pair], FilesRead]:
-        prediction, files = self._prediction(method.files.get(target.case), reference)
+        prediction, files = self._prediction(target, method.files.get(target.case), reference)
         prediction = prediction.to(self.device)
         if target.mask is not None or self.options.ignore_label is not None:
             # Counts leave these pixels out anyway; surfaces and structures would not.
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, paths: Sequence[Path], ignore_label: IgnoreLabel | None) -> LabelMap:
+    def _label_map(self, target: Target, paths: Sequence[Path], ignore_label: IgnoreLabel | None) -> LabelMap:
         options = self.options
         return read_labels(
-            paths, self.labels, ignore_label, overlapping=options.overlapping, undeclared=options.undeclared
+            paths,
+            self.labels,
+            ignore_label,
+            overlapping=options.overlapping,
+            undeclared=options.undeclared,
+            like=self._drawn_on(target, paths[0]),
         )
 
-    def _prediction(self, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
+    def _prediction(self, target: Target, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
         if path is None:
             return torch.zeros(reference.shape, dtype=torch.uint8), FilesRead()
-        image = self._label_map((path,), None)
+        image = self._label_map(target, (path,), None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), FilesRead.of("prediction", image)
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:

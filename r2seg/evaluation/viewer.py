@@ -6,19 +6,17 @@ read again for it: a report holds no pixels. Turning a case into slices is the w
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-
-from r2seg.data.images import Image, ImageError, check_same_grid, read_image
+from r2seg.data.images import Image, ImageError, SeriesChoice, check_same_grid, read_image
 from r2seg.evaluation.planes import Planes, planes
 from r2seg.evaluation.results import Report, Target
 from r2seg.evaluation.scoring import Job, Masks
 from r2seg.metrics.catalogue import MEASURES
+from r2seg.pictures.contours import is_thin, outline
+from r2seg.pictures.embedding import jpeg, stencil
+from r2seg.pictures.views import to_grey
 from r2seg.workers import in_order
 
 # Blue is the reference's side, orange the prediction's; distinct with any colour vision, and by dashes.
@@ -26,8 +24,6 @@ REFERENCE, PREDICTION, FALSE_NEGATIVE, FALSE_POSITIVE = "#56B4E9", "#E69F00", "#
 AGREEMENT, FIELD_OF_VIEW = "#3DDC97", "#F0E442"
 MAX_CASES = 12
 MAX_BYTES = 20_000_000  # of all small pictures together
-_THIN = 8  # pixels of the screen: an outline takes about two on either side
-_SHOWN = 400  # columns of a picture on the screen
 
 
 @dataclass(frozen=True)
@@ -153,7 +149,7 @@ def show(report: Report, rank: str, case: str, label: str, measure: str) -> Show
     """
     target = report.targets[case]
     masks = Job.of(report).masks(target)[label]
-    image, note = _image_of(target, masks)
+    image, note = _image_of(target, masks, report.options.series)
     return _draw(report, rank, case, label, measure, masks, image, note, LARGE)
 
 
@@ -173,7 +169,7 @@ def show_all(report: Report) -> tuple[dict[tuple[str, str], Shown], int]:
     def draw(case: str) -> list[Shown]:
         target = report.targets[case]
         found = job.masks(target)
-        image, note = _image_of(target, next(iter(found.values())))
+        image, note = _image_of(target, next(iter(found.values())), report.options.series)
         return [_draw(report, "", case, label, key, masks, image, note, SMALL) for label, masks in found.items()]
 
     shown: dict[tuple[str, str], Shown] = {}
@@ -224,7 +220,7 @@ def _draw(
         slices=slices,
         start=max(range(len(slices)), key=lambda index: (slices[index].num_errors, slices[index].num_marked)),
         note=note or stack.shown_as,
-        thin=_is_thin(stack.reference if stack.reference.any() else stack.prediction),
+        thin=is_thin(stack.reference if stack.reference.any() else stack.prediction),
     )
 
 
@@ -238,29 +234,12 @@ def _window_of_run(report: Report) -> tuple[float, float] | None:
     return (intensity["low"], intensity["high"]) if intensity.get("kind") == "hu_window" else None
 
 
-def _is_thin(stack: np.ndarray) -> bool:
-    """Whether a mask is so narrow on the slices, as vessels and small dots are, that two outlines would hide it.
-
-    The mean width of a band is twice its area over its border's length; here in pixels of a picture of `_SHOWN` columns.
-
-    Shape: (N, rows, columns) bool.
-    """
-    from scipy.ndimage import binary_erosion
-
-    busy = stack[stack.any(axis=(1, 2))]
-    if not len(busy):
-        return False
-    cross = np.array([[[0, 1, 0], [1, 1, 1], [0, 1, 0]]], bool)
-    width = 2 * busy.sum() / max(1, busy.sum() - binary_erosion(busy, cross).sum())
-    return float(width) * _SHOWN / stack.shape[2] < _THIN
-
-
-def _image_of(target: Target, masks: Masks) -> tuple[Image | None, str]:
+def _image_of(target: Target, masks: Masks, series: SeriesChoice) -> tuple[Image | None, str]:
     """The image on the masks' grid, or None and why there is none."""
     if not target.images:
         return None, "no image given (--images)"
     try:
-        image = read_image(target.images[0])
+        image = read_image(target.images[0], series=series)
         check_same_grid(masks.like, image)
     except ImageError as error:
         return None, str(error)
@@ -272,55 +251,13 @@ def _slice(planes: Planes, index: int, quality: int) -> Slice:
     counted = None if planes.counted is None else planes.counted[index]
     return Slice(
         number=index + 1,
-        image=None if planes.image is None else _jpeg(planes.image[index], planes.window, planes.size, quality),
-        reference=_outline(reference, planes.size),
-        prediction=_outline(prediction, planes.size),
-        field_of_view="" if counted is None or counted.all() else _outline(counted, planes.size),
-        agreement=_stencil(prediction & reference, AGREEMENT, planes.size),
-        false_positive=_stencil(prediction & ~reference, FALSE_POSITIVE, planes.size),
-        false_negative=_stencil(reference & ~prediction, FALSE_NEGATIVE, planes.size),
+        image=None if planes.image is None else jpeg(to_grey(planes.image[index], planes.window), planes.size, quality),
+        reference=outline(reference, planes.size),
+        prediction=outline(prediction, planes.size),
+        field_of_view="" if counted is None or counted.all() else outline(counted, planes.size),
+        agreement=stencil(prediction & reference, [AGREEMENT], planes.size),
+        false_positive=stencil(prediction & ~reference, [FALSE_POSITIVE], planes.size),
+        false_negative=stencil(reference & ~prediction, [FALSE_NEGATIVE], planes.size),
         num_errors=int((reference != prediction).sum()),
         num_marked=int((reference | prediction).sum()),
     )
-
-
-def _jpeg(pixels: np.ndarray, window: tuple[float, float], size: tuple[int, int], quality: int) -> str:
-    from PIL import Image as Picture
-
-    low, high = window
-    grey = np.clip((pixels.astype(np.float32) - low) * (255 / (high - low)), 0, 255).astype(np.uint8)
-    picture = Picture.fromarray(grey[..., 0] if grey.shape[-1] == 1 else grey)
-    picture = picture.resize(size[::-1], Picture.Resampling.BILINEAR, reducing_gap=2)
-    return _address(picture, "jpeg", quality=quality)
-
-
-def _stencil(mask: np.ndarray, colour: str, size: tuple[int, int]) -> str | None:
-    """Coloured pixels on a transparent background."""
-    from PIL import Image as Picture
-
-    if not mask.any():
-        return None
-    picture = Picture.fromarray(mask.astype(np.uint8)).resize(size[::-1], Picture.Resampling.NEAREST)
-    picture.putpalette([0, 0, 0, *bytes.fromhex(colour[1:])])
-    return _address(picture, "png", transparency=0, bits=1)
-
-
-def _address(picture: Any, kind: str, **options: Any) -> str:
-    stream = io.BytesIO()
-    picture.save(stream, kind, optimize=True, **options)
-    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
-
-
-def _outline(mask: np.ndarray, size: tuple[int, int]) -> str:
-    """SVG path along the mask's border, in pixels of the shown slice."""
-    from skimage.measure import approximate_polygon, find_contours
-
-    if not mask.any():
-        return ""
-    scale = np.array(size) / mask.shape
-    parts = []
-    for contour in find_contours(np.pad(mask, 1).astype(np.float32), 0.5):
-        points = (approximate_polygon(contour, 0.4 / min(1, *scale)) - 0.5) * scale
-        steps = " ".join(f"{x:.4g},{y:.4g}" for y, x in points[:-1])
-        parts.append(f"M{steps}Z")
-    return "".join(parts)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from r2seg.data.cases import Case, find_images, join_channels, no_image_in
-from r2seg.data.images import files_of, output_name, probabilities_path, split_suffix
-from r2seg.errors import UserError
+from r2seg.data.formats.dicom_files import holds_slices, is_dicom_label
+from r2seg.data.images import SeriesChoice, files_of, output_name, probabilities_path, split_suffix
+from r2seg.errors import UserError, counted, some
 from r2seg.files import why_not_writable
 from r2seg.inference.segmenter import Found, Segmenter
 
@@ -22,16 +23,18 @@ class Job:
     """One case to segment.
 
     Attributes:
-        images: One file, or one file per channel.
+        images: One file (or folder with a DICOM series), or one per channel.
         output: Label map to write.
         probabilities: Probability map to write if requested.
         mask: File of the field of view, if the case has one.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
 
     images: tuple[Path, ...]
     output: Path
     probabilities: Path
     mask: Path | None = None
+    series: SeriesChoice = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ def plan_jobs(
     *,
     probabilities: bool = False,
     protected: Sequence[Path] = (),
+    series: SeriesChoice = (),
 ) -> list[Job]:
     """The jobs for files and folders of images.
 
-    Folders are searched with their subfolders, and relative paths are kept. Files in an output folder inside an input folder are
+    Folders are searched with their subfolders, and relative paths are kept. A folder with the slices of a DICOM series is one image. Files in an output folder inside an input folder are
     not inputs, and a case that is named twice is one. Files that differ only in ``_0000``, ``_0001`` … are one case if there are
     as many as the run has channels.
 
@@ -71,6 +75,7 @@ def plan_jobs(
         in_channels: Channels the run was trained on.
         probabilities: Whether probability maps are written too.
         protected: Folders that no output may be written to, such as that of the reference labels.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
 
     Raises:
         UserError: An input is missing or not an image, an output would overwrite an input, two cases have the same output, or
@@ -86,9 +91,12 @@ def plan_jobs(
             # An output folder that contains the inputs, such as ".", does not hold earlier outputs alone.
             earlier = output.resolve() if given.resolve() in output.resolve().parents else None
             inside = [path for path in find_images(given) if not (earlier and path.resolve().is_relative_to(earlier))]
+            root = given
+            if holds_slices(given):
+                inside, root = [given, *inside], given.parent
+            inside = _without_labels(inside)
             if not inside:
                 raise UserError(no_image_in(given))
-            root = given
         else:
             inside, root = [given], given.parent
         for images in _cases_of(inside, root, in_channels):
@@ -96,7 +104,7 @@ def plan_jobs(
             target = output if single else output / images[0].parent.relative_to(root) / name
             below = target.relative_to(output.parent if single else output)
             probable = probabilities_path((output.parent if single else output) / "probabilities" / below)
-            jobs.append(Job(images, target, probable))
+            jobs.append(Job(images, target, probable, series=tuple(series)))
     jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
         raise UserError(f"-o {output} is one file, but there are {len(jobs)} cases: name a folder")
@@ -112,6 +120,7 @@ def plan_case_jobs(
     *,
     probabilities: bool = False,
     protected: Sequence[Path] = (),
+    series: SeriesChoice = (),
 ) -> list[Job]:
     """The jobs for the cases of a data set: label maps are named by case id, so that they pair with their references."""
     output = Path(output)
@@ -121,9 +130,19 @@ def plan_case_jobs(
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
         probable = probabilities_path(output / "probabilities" / f"{case.id}{suffix}")
-        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable, case.mask))
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable, case.mask, tuple(series)))
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
+
+
+def _without_labels(paths: Sequence[Path]) -> list[Path]:
+    """The paths that may be images: exports of a patient hold RTSTRUCT and DICOM-SEG next to the series."""
+    labels = [path for path in paths if is_dicom_label(path)]
+    if labels:
+        logger.warning(
+            "%s left out, which hold labels (RTSTRUCT, DICOM-SEG): %s", counted(len(labels), "input"), some(labels)
+        )
+    return [path for path in paths if path not in labels]
 
 
 def _cases_of(files: Iterable[Path], root: Path, in_channels: int) -> list[tuple[Path, ...]]:
@@ -142,7 +161,7 @@ def _without_parts_of_sets(jobs: list[Job], in_channels: int, single: Path | Non
             if len(channels) == in_channels > 1:
                 first = loose[channels[0]]
                 jobs = [job for job in jobs if job.images[0] not in channels]
-                jobs.append(Job(channels, single or first.output, first.probabilities))
+                jobs.append(replace(first, images=channels, output=single or first.output))
     return jobs
 
 
@@ -206,6 +225,7 @@ def infer(
         try:
             segmentation = segmenter.segment(
                 job.images,
+                series=job.series,
                 mask=job.mask,
                 probabilities=probabilities,
                 on_slab=(lambda share, job=job: on_progress(job, share)) if on_progress else None,

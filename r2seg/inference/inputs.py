@@ -21,7 +21,7 @@ from torch import Tensor
 from r2seg.data.formats.base import RAS_FROM_LPS, File, Grid, with_normal
 from r2seg.data.formats.itk import from_simpleitk
 from r2seg.data.formats.nifti import from_nibabel
-from r2seg.data.images import Image, image_of, read_image
+from r2seg.data.images import Image, SeriesChoice, image_of, read_image
 from r2seg.errors import UserError
 
 
@@ -42,7 +42,7 @@ class Input:
     in_memory: bool = True
 
 
-def read_input(given: Any, image_dims: int, affine: np.ndarray | None = None) -> Input:
+def read_input(given: Any, image_dims: int, affine: np.ndarray | None = None, *, series: SeriesChoice = ()) -> Input:
     """The image of anything that can be segmented.
 
     Args:
@@ -50,6 +50,7 @@ def read_input(given: Any, image_dims: int, affine: np.ndarray | None = None) ->
             Arrays and tensors are channel-first, (C, *S), or without channels, (*S).
         image_dims: Spatial axes that the run was trained on.
         affine: Of an array or tensor without one: (4, 4), voxel index -> RAS+ millimetres.
+        series: Of folders with several DICOM series: numbers or UIDs to choose by.
 
     Raises:
         UserError: It is none of these, cannot be read, or does not pass the checks.
@@ -70,9 +71,9 @@ def read_input(given: Any, image_dims: int, affine: np.ndarray | None = None) ->
     if _is_from("SimpleITK", None, "Image", given):
         return Input(image_of(from_simpleitk(given)))
     if isinstance(given, str | os.PathLike):
-        return Input(read_image(given), in_memory=False)
+        return Input(read_image(given, series=series), in_memory=False)
     if isinstance(given, Sequence) and given and all(isinstance(one, str | os.PathLike) for one in given):
-        return Input(read_image(given), in_memory=False)
+        return Input(read_image(given, series=series), in_memory=False)
     raise UserError(
         f"a {type(given).__name__} cannot be segmented: give a file, a list of files, an array, a tensor, or an image of MONAI, "
         "nibabel or SimpleITK"

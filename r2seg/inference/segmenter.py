@@ -15,7 +15,7 @@ from torch import nn
 from r2seg.config import Config
 from r2seg.data.contrast import num_channels_seen
 from r2seg.data.field_of_view import find_field_of_view, read_field_of_view
-from r2seg.data.images import Image, write_label_map, write_overlapping, write_probabilities
+from r2seg.data.images import Image, SeriesChoice, write_label_map, write_overlapping, write_probabilities
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
 from r2seg.data.preprocessing import PreparedImage, needs_field_of_view, prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
@@ -192,6 +192,7 @@ class Segmenter:
         image: Any,
         *,
         affine: np.ndarray | None = None,
+        series: SeriesChoice = (),
         mask: str | os.PathLike[str] | None = None,
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
@@ -208,7 +209,8 @@ class Segmenter:
         - nibabel images (channels last) and SimpleITK images (components; LPS+ geometry) are as their files.
 
         Args:
-            image: A file, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            image: A file, a folder with a DICOM series, the files of the case's channels, an ``Image``, or one of the images in memory above.
+            series: Of a folder with several DICOM series: numbers or UIDs, of which exactly one must be there.
             affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
             mask: File of the field of view, on the image's grid; only runs that measure intensities inside of it use it. Without
                 one, such a run finds it in the picture, and a warning of the segmentation says so if it was trained with masks.
@@ -219,7 +221,7 @@ class Segmenter:
             UserError: The image or the mask cannot be read, does not have the channels or axes that the run was trained on, or the network's
                 logits are not finite.
         """
-        given = read_input(image, self.image_dims, affine)
+        given = read_input(image, self.image_dims, affine, series=series)
         image = given.image
         self._refuse_other_kind(image, given.in_memory)
         if given.in_memory:
@@ -264,7 +266,7 @@ class Segmenter:
         if not needs_field_of_view(preprocessing):
             return None, ()
         if mask is not None:
-            return read_field_of_view(Path(mask), image), ()
+            return read_field_of_view(Path(mask), image).array[0] > 0, ()
         if preprocessing.field_of_view == "find" or image.spatial_dims == 3:
             return None, ()
         found = find_field_of_view(image.array)

@@ -17,6 +17,7 @@ from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
 from r2seg.data.images import CUT
+from r2seg.data_check.rules import Traits, refusals
 from r2seg.errors import UserError, counted, some
 
 NOT_VALIDATED = (
@@ -84,36 +85,12 @@ class TrainingCases:
         refuse_missing_directions(config.augmentation.flip, config.window, pictures=self.image_dims == 2)
 
     def _check(self, config: Config) -> None:
-        everything = [case for members in self.parts.values() for case in members]
-        first = everything[0]
-        for case in everything:
-            if case.label.ndim != self.image_dims:
-                raise UserError(
-                    f"case {case.id} has {case.label.ndim} axes and case {first.id} has {self.image_dims}: "
-                    "train on pictures or on volumes, not on both"
-                )
-            if len(case.voxels) != self.in_channels:
-                raise UserError(
-                    f"case {case.id} has {counted(len(case.voxels), 'channel')} and case {first.id} has "
-                    f"{self.in_channels}: all cases need the same number"
-                )
-        if config.window.plane and self.image_dims == 2:
-            raise UserError(
-                f"window.plane is {config.window.plane} and the cases are pictures, not volumes: leave window.plane out"
-            )
-        if config.window.neighbours and self.image_dims == 2:
-            raise UserError(
-                f"window.neighbours is {config.window.neighbours} and the cases are pictures, which have no neighbouring slices: "
-                "leave window.neighbours out"
-            )
-        for part in ("train", "validation") if self.parts["validation"] else ("train",):
-            found = {index for case in self.parts[part] for index in case.foreground}
-            lost = [name for index, name in enumerate(config.data.labels, start=1) if index not in found]
-            if lost and (part == "train" or not found):
-                raise UserError(
-                    f"no {part} case holds the label{'s' * (len(lost) > 1)} {some(lost, 8)} "
-                    f"(of {len(self.parts[part])}): check data.labels and data.split"
-                )
+        traits = {
+            part: [Traits(case.id, case.label.ndim, len(case.voxels), frozenset(case.foreground)) for case in members]
+            for part, members in self.parts.items()
+        }
+        if problems := refusals(traits, config):
+            raise UserError("\n".join(problems))
 
 
 def cut_warnings(cases: TrainingCases) -> list[str]:

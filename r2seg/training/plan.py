@@ -6,6 +6,7 @@ import math
 import resource
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from r2seg.case_sets import split_of
 from r2seg.config import Config
+from r2seg.data_check.check import DataCheck, check_data
+from r2seg.data_check.tables import finding_lines
 from r2seg.errors import counted, some
 from r2seg.metrics import IGNORE, label_mask
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
@@ -30,7 +32,8 @@ class TrainingPlan:
         name: The config's name.
         parts: Ids of the cases of each part.
         num_groups: Number of groups (patients) in each part.
-        warnings: What a person should know, one line each.
+        check: What the data are, and warnings about them.
+        warnings: What else a person should know, one line each.
         shapes: Sizes of the working grids, such as "512x512x120".
         label_shares: Label -> share of the voxels of the training cases, 0 to 1.
         network: Name of the network.
@@ -49,6 +52,7 @@ class TrainingPlan:
     name: str
     parts: dict[str, list[str]]
     num_groups: dict[str, int]
+    check: DataCheck
     warnings: list[str]
     shapes: tuple[str, ...]
     label_shares: dict[str, float]
@@ -84,6 +88,7 @@ class TrainingPlan:
         with_them = f"with {validations}" if self.num_validations else "without validation"
         lines.append(f"  {'time':<11}about {time_needed} for all epochs, {with_them}")
         lines.append(f"  {'memory':<11}{self.memory}")
+        lines += [f"  {line}" for _, line in finding_lines(self.check)]
         lines += [f"  warning: {text}" for text in self.warnings]
         return "\n".join(lines)
 
@@ -94,16 +99,24 @@ class TrainingPlan:
         return steps + self.seconds_per_validation * self.num_validations
 
 
-def plan_training(config: Config, device: torch.device) -> TrainingPlan:
-    """Reads every case, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation
+def plan_training(
+    config: Config, device: torch.device, on_case: Callable[[int, int], None] | None = None
+) -> TrainingPlan:
+    """Checks the data, assembles the training as ``train`` does, and runs two steps (the second is timed) and one validation
     case, if there is one.
 
+    Args:
+        config: The experiment.
+        device: Where it is to be trained.
+        on_case: Called with the number of cases checked and of all cases after each.
+
     Raises:
-        UserError: What ``train`` would refuse.
+        UserError: What ``train`` would refuse; all that is wrong with the data at once.
     """
-    split = split_of(config)
+    check = check_data(config, on_case=on_case)
+    split = check.raise_errors()
     with tempfile.TemporaryDirectory(prefix="r2seg-plan-") as folder:
-        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config, split.warnings)
+        cases = TrainingCases.of(cache_parts(split.parts, config, Path(folder)), config)
         cases.check_flips(config)
         with explained_out_of_memory(config, device):
             assembly = assemble(config, cases, device, TrainingProgress())
@@ -126,6 +139,7 @@ def plan_training(config: Config, device: torch.device) -> TrainingPlan:
         name=config.name,
         parts=cases.ids,
         num_groups=split.num_groups,
+        check=check,
         warnings=list(cases.warnings),
         shapes=tuple(
             sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})

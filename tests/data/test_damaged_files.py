@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import tifffile
+from dicom_files import write_series
 from image_files import (
     PICTURE,
     RNG,
@@ -40,6 +41,8 @@ def test_missing_empty_and_truncated_files_are_one_line(tmp_path, suffix):
         save_itk(path, RNG.integers(0, 999, (20, 20, 20)).astype(np.int16))
     elif suffix == ".npy":
         np.save(path, PICTURE)
+    elif suffix == ".dcm":
+        write_series(tmp_path, PICTURE[None, ..., 0].astype(np.uint16), name=lambda _: path.name)
     else:
         plain = tmp_path / f"plain{suffix.removesuffix('.gz')}"
         Pillow.fromarray(PICTURE[..., 0] > 9 if ".pbm" in suffix else PICTURE).save(plain)

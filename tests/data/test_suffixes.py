@@ -8,6 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
+from dicom_files import write_series
 from image_files import LUNG, PICTURE, VOLUME, save_itk, save_nifti
 from PIL import Image as Pillow
 
@@ -32,6 +33,8 @@ def make(path: Path) -> Path:
     suffix = lower.name.removeprefix("scan")
     if suffix in (".nii", ".nii.gz", ".img"):
         save_nifti(lower)
+    elif suffix == ".dcm":
+        write_series(path.parent, PICTURE[None, ..., 0].astype(np.uint16), name=lambda _: lower.name)
     elif FORMATS[suffix].has_geometry:
         save_itk(lower)
     elif suffix == ".npy":

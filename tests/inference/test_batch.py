@@ -136,11 +136,6 @@ def test_a_read_only_output_is_found_before_the_first_case(tmp_path: Path, monke
         plan_jobs([tmp_path / "a.nii.gz"], tmp_path / "out", 1)
 
 
-def test_a_folder_of_dicom_names_the_way_to_nifti(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="convert its DICOM series to NIfTI"):
-        plan_jobs([touch(tmp_path / "series", "IM0001.dcm")], tmp_path / "out", 1)
-
-
 def test_an_input_is_never_overwritten(tmp_path: Path) -> None:
     scans = touch(tmp_path / "scans", "a.nii.gz")
     with pytest.raises(UserError, match=r"a\.nii\.gz is an input and would be overwritten"):

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_serializer, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r2seg.config.schema.base import FilePath, Section
+from r2seg.config.schema.base import FilePath, InWords, Section, shown
 from r2seg.config.schema.files import Files
 from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
 from r2seg.labels import MOST_OVERLAPPING, IgnoreLabel
+
+
+def _one_or_many_series(value: Any) -> Any:
+    values = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(one, bool) or not isinstance(one, int | str) or one == "" for one in values):
+        raise ValueError(f"{shown(value)}: give the number or the UID of a series, or a list of them")
+    return tuple(values)
+
+
+SeriesNames = Annotated[
+    tuple[int | str, ...],
+    BeforeValidator(_one_or_many_series),
+    InWords("number or UID, or list of numbers and UIDs"),
+]
 
 
 class Data(Section):
@@ -44,6 +58,11 @@ class Data(Section):
         description="whether labels may overlap: a case has one label map per label, in the order of labels, or one of as many "
         "channels; at most 7 labels, with network.output sigmoid",
         examples=[True],
+    )
+    series: SeriesNames = Field(
+        (),
+        description="numbers or UIDs of DICOM series, which choose in folders that hold several: exactly one of them must be there",
+        examples=[[3]],
     )
     ignore_label: IgnoredPixels = Field(
         None,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from r2seg.config.schema.base import FilePath, Fraction, Names, Section, shown
+from r2seg.config.schema.files import Files
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.errors import nearest
 
@@ -25,6 +26,11 @@ class HeldOut(Section):
     root: FilePath = Field(description="its folder, relative to the config file", examples=["../data/other_site"])
     layout: LayoutName | None = Field(
         None, description="how its files are named and paired; default: as data.layout", examples=["nnunet"]
+    )
+    files: Files | None = Field(
+        None,
+        description="layout files: patterns of its files' names, or a table; default: data.files, if the layout is the same",
+        examples=[{"table": "cases.csv"}],
     )
     group: GroupPattern | None = Field(
         None,
@@ -74,7 +80,7 @@ class Split(Section):
         description="whether the labels that occur are spread evenly over the parts; every label map is read first",
         examples=[True],
     )
-    folds: Annotated[int, Field(ge=2)] | Literal["leave_one_out"] | None = Field(
+    folds: int | Literal["leave_one_out"] | None = Field(
         None,
         description="number of folds of a cross-validation, or leave_one_out for a fold of each group; the test cases are taken away "
         "first [folds]",
@@ -111,6 +117,14 @@ class Split(Section):
         if sum(shares) >= 1:
             raise ValueError(f"validation and test take {sum(shares):g} of the cases: leave some to train on")
         return test
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _two_folds_at_least(cls, folds: Any) -> Any:
+        number = folds if isinstance(folds, int) and not isinstance(folds, bool) else 0
+        if folds is not None and folds != "leave_one_out" and number < 2:
+            raise ValueError(f"{shown(folds)}: give a whole number from 2 on, or leave_one_out")
+        return folds
 
     @field_validator("folds")
     @classmethod

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from r2seg.data.formats.base import File, Grid, Header, ImageError, errors_of, is_invertible
+from r2seg.data.formats.dicom import SeriesChoice, open_dicom, open_series
+from r2seg.data.formats.dicom_files import VOLUMES, dicom_files, is_series_folder, kind_of
 from r2seg.data.formats.itk import data_file_of, open_itk, write_itk
 from r2seg.data.formats.nifti import header_file_of, open_nifti, write_nifti
 from r2seg.data.formats.npy import open_npy, write_npy
@@ -31,8 +33,10 @@ __all__ = [
     "Grid",
     "Header",
     "ImageError",
+    "SeriesChoice",
     "check_grid",
     "files_of",
+    "is_dicom_volume",
     "known_suffix",
     "open_file",
     "split_suffix",
@@ -84,6 +88,7 @@ FORMATS: dict[str, Format] = {
     ".pbm.gz": _READ_ONLY,
     ".pnm.gz": _READ_ONLY,
     ".npy": Format(open_npy, write_npy),
+    ".dcm": Format(open_dicom, has_geometry=True),
 }
 # The formats of two files -> the second one
 _SECOND_FILES: dict[str, Callable[[Path], Path]] = {".mhd": data_file_of, ".img": header_file_of}
@@ -109,28 +114,42 @@ def known_suffix(path: Path) -> str:
         ImageError: The suffix is not one of ``FORMATS``; the message lists them.
     """
     suffix = split_suffix(path)[1]
+    if not suffix and kind_of(path) is not None:
+        return ".dcm"
     if not suffix:
         raise ImageError(f"{path}: no image format is known by this suffix; known: {' '.join(IMAGE_SUFFIXES)}")
     return suffix
 
 
-def open_file(path: Path) -> File:
-    """An image file by its header, checked: it exists, has pixels, and its affine can be inverted.
+def open_file(path: Path, *, series: SeriesChoice = ()) -> File:
+    """An image file, or a folder with a DICOM series, by its header, checked: it exists, has pixels, and its affine can be inverted.
+
+    Args:
+        path: A file; or a folder that holds the files of a DICOM series.
+        series: Numbers or UIDs that choose one of several series in a folder; files need no choice.
 
     Raises:
         ImageError: One of these does not hold, or the header cannot be read.
     """
     with errors_of(path, "read"):
-        if path.is_dir():
-            raise ImageError(f"{path}: is a folder, expected an image file")
         if not path.exists():
             raise ImageError(f"{path}: does not exist")
-        suffix = known_suffix(path)
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty (0 bytes)")
-        file = FORMATS[suffix].open(path)
+        if path.is_dir():
+            if not dicom_files(path):
+                raise ImageError(f"{path}: is a folder, expected an image file or a folder with a DICOM series")
+            file = open_series(path, series)
+        else:
+            suffix = known_suffix(path)
+            if path.stat().st_size == 0:
+                raise ImageError(f"{path}: the file is empty (0 bytes)")
+            file = FORMATS[suffix].open(path)
     check_grid(file.grid)
     return file
+
+
+def is_dicom_volume(path: Path) -> bool:
+    """Whether a path is a folder with a DICOM series, or a DICOM file that holds a volume."""
+    return is_series_folder(path) if path.is_dir() else kind_of(path) in VOLUMES
 
 
 def check_grid(grid: Grid) -> None:

@@ -115,14 +115,14 @@ class Header:
 
 
 @contextmanager
-def errors_of(path: Path, verb: str) -> Iterator[None]:
+def errors_of(path: Path, verb: str, *, speaker: Path | None = None) -> Iterator[None]:
     """Turns what the libraries raise on files they cannot read or write into one line with the file's name.
 
-    Their warnings get the file's name, too. On damaged files they raise nearly anything. When writing, an error that does not come from the disk or from memory is a bug
-    and is not caught.
+    Their warnings get the file's name, too, or that of ``speaker``, the folder of many files. On damaged files they raise nearly
+    anything. When writing, an error that does not come from the disk or from memory is a bug and is not caught.
     """
     try:
-        with named(path):
+        with named(speaker or path):
             yield
     except UserError:
         raise

@@ -12,11 +12,15 @@ _HEADER_BYTES = 1 << 16
 
 
 def companions(path: Path) -> tuple[Path, ...]:
-    """The files that belong to an image file: .hdr of .img, what .mhd, .mha and .nrrd name as their data; whether they exist or not.
+    """The files that belong to an image: .hdr of .img, what .mhd, .mha and .nrrd name as their data; whether they exist or not.
+
+    Those of a folder with a DICOM series are the files in it.
 
     Raises:
         OSError: The file cannot be read.
     """
+    if path.is_dir():
+        return tuple(sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith(".")))
     suffix = path.suffix.lower()
     if suffix == ".img":
         return (path.with_suffix(".hdr"),)

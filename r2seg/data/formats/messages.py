@@ -1,6 +1,6 @@
 """Warnings of the libraries that read files, with the name of the file in front.
 
-nibabel and tifffile log, Pillow and numpy use Python's warnings, and ITK's MetaImage reader writes to the process's standard error. None
+nibabel, tifffile and pydicom log, Pillow, pydicom and numpy use Python's warnings, and ITK's MetaImage reader writes to the process's standard error. None
 of them says which of a thousand files is meant.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-_LOGGERS = ("nibabel.global", "tifffile")
+_LOGGERS = ("nibabel.global", "tifffile", "pydicom", "highdicom")
 _current = threading.local()
 _one_at_a_time = threading.Lock()
 
@@ -48,12 +48,12 @@ def _install() -> None:
         if path is None:
             show(message, category, filename, lineno, *rest, **more)
         else:
-            _say_once(path, str(message))
+            say_once(path, str(message))
 
     show_with_name.names_files = True  # type: ignore[attr-defined]
     warnings.showwarning = show_with_name
     # The second file with the same fault is named, too. Appended: filters that a user has set come first.
-    warnings.filterwarnings("always", module=r"(nibabel|tifffile|PIL|SimpleITK)(\.|$)", append=True)
+    warnings.filterwarnings("always", module=r"(nibabel|tifffile|PIL|SimpleITK|pydicom|highdicom)(\.|$)", append=True)
 
 
 def _with_name(record: logging.LogRecord) -> bool:
@@ -61,11 +61,11 @@ def _with_name(record: logging.LogRecord) -> bool:
     path = getattr(_current, "path", None)
     if path is None:
         return True
-    _say_once(path, record.getMessage(), record.levelno)
+    say_once(path, record.getMessage(), record.levelno)
     return False
 
 
-def _say_once(path: Path, text: str, level: int = logging.WARNING) -> None:
+def say_once(path: Path, text: str, level: int = logging.WARNING) -> None:
     """Logs a warning with the file's name: once, although header and pixels are read one after the other."""
     said: tuple[Path, set[str]] | None = getattr(_current, "said", None)
     if said is None or said[0] != path:
@@ -100,4 +100,4 @@ def standard_error_of(path: Path) -> Iterator[list[str]]:
                 text = collected.read().decode("utf-8", "replace")
                 lines += [line.strip() for line in text.splitlines() if line.strip()]
     for line in lines:
-        _say_once(path, line)
+        say_once(path, line)

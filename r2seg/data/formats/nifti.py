@@ -228,7 +228,8 @@ def _header_for(array: np.ndarray, around: Header) -> Any:
     else:
         header = nibabel.Nifti1Header()
         header.set_data_shape(array.shape)
-        header.set_qform(around.affine, 1)
+        # A quaternion cannot hold a sheared affine, as of a tilted gantry: a reader that prefers it would put voxels elsewhere.
+        header.set_qform(around.affine, int(_is_orthogonal(around.affine)))
         header.set_sform(around.affine, 1)
         header.set_xyzt_units("mm")
     header.set_data_dtype(array.dtype)
@@ -238,6 +239,11 @@ def _header_for(array: np.ndarray, around: Header) -> Any:
     header["scl_slope"], header["scl_inter"] = around.scale, 0
     header["cal_min"] = header["cal_max"] = 0
     return header
+
+
+def _is_orthogonal(affine: Any) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(np.allclose(directions.T @ directions, np.eye(3), atol=1e-4))
 
 
 def _in_files_of(header: Any, path: Path) -> Any:

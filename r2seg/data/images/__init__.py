@@ -2,10 +2,12 @@
 
 Voxels are in the axis order of the file; nothing is reoriented, resampled or rescaled here (that is preprocessing.py). The
 formats are NIfTI (.nii, .nii.gz, .img with its .hdr), NRRD, MetaImage, pictures (png, jpg, tif, bmp, gif, ppm, pgm, pbm, the last
-three also gzipped) and .npy. How each is read and written is in formats/.
+three also gzipped), .npy and DICOM. How each is read and written is in formats/.
 
 Where a format can be read in several ways:
 
+- DICOM: a folder with the files of one series is a volume; a file alone is a picture or, of the multi-frame classes, a volume.
+  RTSTRUCT and DICOM-SEG are labels, read on the grid of their image. docs/dicom.md says what is refused.
 - NIfTI: the sform if its code is above 0, else the qform, else nibabel's default (that of Analyze). Affines are in millimetres:
   metres and microns are converted, unknown units are taken as millimetres. A file with two axes is a picture with an affine; with
   four axes the last one is channels; more are refused. RGB voxels are three channels.
@@ -16,8 +18,10 @@ Where a format can be read in several ways:
 - .npy holds (rows, columns) or (rows, columns, channels) with at most 16 channels; volumes need a format with geometry.
 """
 
-from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, files_of, split_suffix
-from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
+from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, SeriesChoice, files_of, split_suffix
+from r2seg.data.formats.dicom_files import is_dicom_label
+from r2seg.data.images.dicom_labels import grid_of_dicom_label
+from r2seg.data.images.image import GridError, Image, check_same_grid, image_of, output_name, read_grid, read_image
 from r2seg.data.images.label_maps import IGNORE, LabelMap, read_label_map, write_label_map
 from r2seg.data.images.mask_values import CUT
 from r2seg.data.images.overlapping import read_labels, write_overlapping
@@ -28,12 +32,16 @@ __all__ = [
     "IGNORE",
     "IMAGE_SUFFIXES",
     "Grid",
+    "GridError",
     "Image",
     "ImageError",
     "LabelMap",
+    "SeriesChoice",
     "check_same_grid",
     "files_of",
+    "grid_of_dicom_label",
     "image_of",
+    "is_dicom_label",
     "output_name",
     "probabilities_path",
     "read_grid",

@@ -14,7 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from r2seg.data.formats import WRITABLE, File, Grid, ImageError, check_grid, known_suffix, open_file, split_suffix
+from r2seg.data.formats import (
+    WRITABLE,
+    File,
+    Grid,
+    ImageError,
+    SeriesChoice,
+    check_grid,
+    is_dicom_volume,
+    known_suffix,
+    open_file,
+    split_suffix,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,27 +70,37 @@ class Image:
 def output_name(path: str | Path) -> str:
     """File name of an input's output: the input's own, with .png for pictures whose format cannot hold a label map.
 
+    A DICOM series gets the name of its folder, or of its file, with .nii.gz.
     The "_0000" that marks a case's first channel is dropped; "scan_0007.png" keeps its number.
     """
-    stem, _ = split_suffix(path)
-    suffix = Path(path).name[len(stem) :] if known_suffix(Path(path)) in WRITABLE else ".png"
+    path = Path(path)
+    stem = path.name if path.is_dir() else split_suffix(path)[0]
+    if is_dicom_volume(path):
+        suffix = ".nii.gz"
+    else:
+        suffix = path.name[len(stem) :] if known_suffix(path) in WRITABLE else ".png"
     return (stem.removesuffix("_0000") or stem) + suffix
 
 
-def read_grid(path: str | Path) -> Grid:
+def read_grid(path: str | Path, *, series: SeriesChoice = ()) -> Grid:
     """Grid of an image file, from its header alone.
+
+    Args:
+        path: A file, or a folder with a DICOM series.
+        series: As in `read_image`.
 
     Raises:
         ImageError: The file is missing or not an image, or its header cannot be read.
     """
-    return open_file(Path(path)).grid
+    return open_file(Path(path), series=series).grid
 
 
-def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Image:
+def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], *, series: SeriesChoice = ()) -> Image:
     """Image of one file, or of several files that are the channels of one case.
 
     Args:
-        path: A file, or files in channel order whose grids agree.
+        path: A file or a folder with a DICOM series, or several of them in channel order whose grids agree.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
 
     Shape: array (C, *S), S in the file's axis order.
 
@@ -89,7 +110,7 @@ def read_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     paths = [path] if isinstance(path, str | os.PathLike) else list(path)
     if not paths:
         raise ValueError("read_image: no file given")
-    files = [open_file(Path(one)) for one in paths]
+    files = [open_file(Path(one), series=series) for one in paths]
     first = files[0].grid
     for other in files[1:]:
         check_same_grid(first, other.grid)
@@ -114,16 +135,20 @@ def _checked_array(file: File) -> np.ndarray:
     return array
 
 
+class GridError(ImageError):
+    """Two images that should lie on one grid and do not."""
+
+
 def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:
     """Checks that two images lie on one grid: equal shape, and corners within a tenth of a voxel if both have geometry.
 
     A tenth, because a qform's quaternion in float32 may turn a grid by 3e-4 rad against the sform of the same file.
 
     Raises:
-        ImageError: They differ; names both files and what differs.
+        GridError: They differ; names both files and what differs.
     """
     if first.shape != second.shape:
-        raise ImageError(f"{second.path}: grid {second.shape} differs from grid {first.shape} of {first.path}")
+        raise GridError(f"{second.path}: grid {second.shape} differs from grid {first.shape} of {first.path}")
     if first.affine is None or second.affine is None:
         return
     corners = np.indices((2,) * len(first.shape)).reshape(len(first.shape), -1).T * (np.array(first.shape) - 1)
@@ -131,7 +156,7 @@ def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:
     shift = float(np.linalg.norm(corners @ difference[:3, : corners.shape[1]].T + difference[:3, 3], axis=1).max())
     first_mm, second_mm = first.spacing_mm or (), second.spacing_mm or ()  # both have an affine
     if shift > 0.1 * min(first_mm):
-        raise ImageError(
+        raise GridError(
             f"{second.path}: grid differs from that of {first.path} by up to {shift:.4g} mm: "
             f"spacing {_numbers(second_mm)} against {_numbers(first_mm)} mm, "
             f"first voxel at {_numbers(second.affine[:3, 3])} against {_numbers(first.affine[:3, 3])} mm"

@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from r2seg.data.formats import File, Grid, Header, ImageError, open_file, split_suffix, write_array
+from r2seg.data.formats.dicom_files import label_file_of
+from r2seg.data.images.dicom_labels import read_dicom_label
 from r2seg.data.images.image import Image, check_finite, check_same_grid
 from r2seg.data.images.mask_colors import as_bytes, colors_in_words, pack, packed, recognised_colors, unpack
 from r2seg.data.images.mask_values import (
@@ -121,7 +123,7 @@ def read_label_map(
     ignore_label: IgnoreLabel | None = None,
     *,
     undeclared: str = "error",
-    like: Image | Grid | None = None,
+    like: Image | File | Grid | None = None,
 ) -> LabelMap:
     """Label map of a file as class indices, however the mask is encoded.
 
@@ -137,7 +139,8 @@ def read_label_map(
         ignore_label: Value or colour in the file of pixels that are neither trained nor scored.
         undeclared: "error" refuses values that are not declared; "background" counts them as background. Masks of 0/1, of
             0/255 and smeared ones are recognised first, so that their foreground is never taken for undeclared values.
-        like: The image that it belongs to: their grids must be the same; a segmentation that 3D Slicer cropped is placed on the image's.
+        like: The image that it belongs to: their grids must be the same; a segmentation that 3D Slicer cropped is placed on the image's,
+            and an RTSTRUCT or DICOM-SEG is read on it, by the labels' names.
 
     Shape: array (1, *S) uint8: 0 background, 1..K the labels in their order, 255 (`IGNORE`) ignored.
 
@@ -147,7 +150,11 @@ def read_label_map(
     """
     if undeclared not in ("error", "background"):
         raise ValueError(f"undeclared is {undeclared!r}: give error or background")
-    return on_grid_of(like, read_file(open_file(Path(path)), labels, ignore_label, undeclared=undeclared))
+    path = Path(path)
+    if label_file_of(path) is not None:
+        drawn, grid = read_dicom_label(path, labels, like)
+        return LabelMap(drawn[None], grid.affine, path)
+    return on_grid_of(like, read_file(open_file(path), labels, ignore_label, undeclared=undeclared))
 
 
 def read_file(
@@ -161,7 +168,7 @@ def read_file(
     return _read_values(file, declared, undeclared)
 
 
-def on_grid_of(like: Image | Grid | None, label_map: LabelMap) -> LabelMap:
+def on_grid_of(like: Image | File | Grid | None, label_map: LabelMap) -> LabelMap:
     """A label map on the grid of its image: a segmentation that 3D Slicer cropped is placed on it; without an image as it is.
 
     Raises:
@@ -169,6 +176,7 @@ def on_grid_of(like: Image | Grid | None, label_map: LabelMap) -> LabelMap:
     """
     if like is None:
         return label_map
+    like = like.grid if isinstance(like, File) else like
     if label_map.cropped:
         array, affine = place_on(label_map, like)
         label_map = replace(label_map, array=array, affine=affine)

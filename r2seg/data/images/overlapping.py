@@ -31,7 +31,7 @@ def read_labels(
     *,
     overlapping: bool = False,
     undeclared: str = "error",
-    like: Image | Grid | None = None,
+    like: Image | File | Grid | None = None,
 ) -> LabelMap:
     """The label map of a case: as `read_label_map`, or of labels that may overlap from one file or one file per label.
 
