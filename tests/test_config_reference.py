@@ -51,6 +51,9 @@ SMALLEST: dict[str, Any] = {
 
 # What else a section needs so that one of its keys may be given.
 NEEDED: dict[str, dict[str, Any]] = {
+    "preprocessing.resize.keep_aspect": {"size": [224, 224]},
+    "data.labels.NAME.color": {"value": 7},
+    "data.labels.NAME.code": {"value": 7},
     "data.split.fold": {"folds": 5},
     "data.files": {"layout": "files"},
     "data.files.image": {"label": "{id}_label.png"},
@@ -58,11 +61,15 @@ NEEDED: dict[str, dict[str, Any]] = {
     "data.files.mask": {"image": "{id}_image.png", "label": "{id}_label.png"},
     "data.files.observers": {"image": "{id}_image.png", "label": "{id}_label.png"},
 }
+# What another section must say.
+ELSEWHERE: dict[str, dict[str, Any]] = {"data.overlapping": {"network": {"output": "sigmoid"}}}
 
 
 def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     """The smallest config with a value at a key; what else its section requires is taken from the examples there."""
-    document = copy.deepcopy(SMALLEST)
+    document = copy.deepcopy({**SMALLEST, **ELSEWHERE.get(".".join(key.path), {})})
+    if part.path[:2] == ("data", "labels"):
+        document["data"]["labels"] = {}  # one label is enough
     section = document
     for depth, name in enumerate(part.path, start=1):
         section.update(NEEDED.get(".".join(part.path[:depth]), {}))
@@ -70,6 +77,7 @@ def placed(part: Any, key: Key, value: Any) -> dict[str, Any]:
     section.update(NEEDED.get(".".join(key.path), {}))
     if part.path not in ((), ("data",), ("window",)):  # which are complete
         section.update({each.path[-1]: each.field.examples[0] for each in part.keys if each.field.is_required()})
+        section.update([part.choice] if part.choice else [])
     section[key.path[-1]] = value
     if isinstance(document.get("postprocessing"), dict):
         document["postprocessing"] = [document["postprocessing"]]

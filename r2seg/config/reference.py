@@ -25,10 +25,10 @@ UNITS = (
     "components",
     "degrees",
     "epochs",
+    "folds",
     "fraction",
     "fraction of the groups",
     "fraction of the window",
-    "folds",
     "fraction of windows",
     "mm",
     "percent",
@@ -37,6 +37,7 @@ UNITS = (
     "preprocessed intensities",
     "slices",
     "tiles",
+    "times their mean count",
     "validations",
     "windows",
 )
@@ -87,6 +88,7 @@ _INTRODUCTION = """\
 # The config
 
 Every key, made from the schema by `python -m r2seg.config.reference > docs/config.md`; a test compares the two.
+[recipes.md](recipes.md) has whole configs for common tasks.
 
 A config is a YAML file (version 1.2) that holds only what differs from the defaults. Keys that are not listed here are refused, and
 all mistakes are reported at once. Paths are relative to the config file. Every key can be changed on the command line:
@@ -152,17 +154,25 @@ class Part:
         return [Key((*self.path, name), field) for name, field in self.section.model_fields.items() if not _only(field)]
 
 
-def parts(section: type[Section] = Config, path: tuple[str, ...] = ()) -> Iterator[Part]:
-    """Every table of the page, in the order of the schema."""
+def parts() -> list[Part]:
+    """Every table of the page, in the order of the schema; a section that may stand at several places is there once."""
+    first: dict[tuple[type[Section], tuple[str, str] | None], Part] = {}
+    for part in _parts(Config, ()):
+        first.setdefault((part.section, part.choice), part)
+    return list(first.values())
+
+
+def _parts(section: type[Section], path: tuple[str, ...]) -> Iterator[Part]:
     yield Part(path, section, None)
-    for name, field in section.model_fields.items():
+    for key, field in section.model_fields.items():
         inner = sections_in(field.annotation)
+        name = (key, "NAME") if get_origin(field.annotation) is dict else (key,)
         for each in inner:
             choice = _choice(each, field) if len(inner) > 1 else None
             if choice is None:
-                yield from parts(each, (*path, name))
+                yield from _parts(each, (*path, *name))
             else:
-                yield Part((*path, name), each, choice)
+                yield Part((*path, *name), each, choice)
 
 
 def sections_in(hint: Any) -> list[type[Section]]:
@@ -174,8 +184,12 @@ def sections_in(hint: Any) -> list[type[Section]]:
 
 def _only(field: FieldInfo) -> bool:
     """Whether a field is one section and nothing else is said of it, so that its keys are a table and it needs no row."""
-    is_section = isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    return is_section and field.description is None
+    return _whole(field) and field.description is None
+
+
+def _whole(field: FieldInfo) -> bool:
+    """Whether a field's type is one section."""
+    return isinstance(field.annotation, type) and issubclass(field.annotation, Section)
 
 
 def _choice(section: type[Section], field: FieldInfo) -> tuple[str, str] | None:
@@ -189,10 +203,10 @@ def _choice(section: type[Section], field: FieldInfo) -> tuple[str, str] | None:
 
 def reference() -> str:
     """The text of docs/config.md."""
-    listed = list(parts())
+    listed = parts()
     blocks = [_INTRODUCTION, _contents(listed)]
     for part in listed:
-        lines = [f"## {part.title}", "", _about(part.section), "", _HEADER, *map(_row, part.keys)]
+        lines = [f"## {part.title}", "", _about(part.section), "", _HEADER, *(_row(key, listed) for key in part.keys)]
         blocks.append("\n".join(lines) + "\n")
         if part.path == ("network",):
             blocks.append(_network_options())
@@ -213,24 +227,30 @@ def _about(section: type[Section]) -> str:
     return _markdown(" ".join((section.__doc__ or "").split()))
 
 
-def _row(key: Key) -> str:
+def _row(key: Key, listed: Sequence[Part]) -> str:
     field, name = key.field, key.path[-1]
     default = "required" if field.is_required() else f"`{flow(field.get_default(call_default_factory=True))}`"
+    if isinstance(field.default, Section) and _whole(field):
+        default = "see below"
     example = "; ".join(f"`{name}: {flow(value)}`" for value in field.examples or ())
-    return _cells(f"`{name}`", _type_of(field), default, key.unit, key.meaning, example)
+    return _cells(f"`{name}`", _type_of(key, listed), default, key.unit, key.meaning, example)
 
 
-def _type_of(field: FieldInfo) -> str:
-    inner = sections_in(field.annotation)
+def _type_of(key: Key, listed: Sequence[Part]) -> str:
+    field, inner = key.field, sections_in(key.field.annotation)
     choices = [choice for section in inner if (choice := _choice(section, field))]
     if len(inner) > 1 and len(choices) == len(inner):
-        listed = ", ".join(f"`{value}`" for _, value in choices)
-        kinds = f"keys and values with `{choices[0][0]}` one of {listed}"
+        values = ", ".join(f"`{value}`" for _, value in choices)
+        kinds = f"keys and values with `{choices[0][0]}` one of {values}"
         hint: Any = field.annotation
         while get_origin(hint) is Annotated:
             hint = get_args(hint)[0]
         return f"list of {kinds}" if get_origin(hint) is tuple else kinds
-    return in_words(field.annotation, field.metadata)
+    words = in_words(field.annotation, field.metadata)
+    shown = next((part for part in listed if inner == [part.section]), None)
+    if shown is not None and shown.path[: len(key.path)] != key.path:
+        words = words.replace("see below", f"as in {shown.title}")
+    return words
 
 
 def _cells(*cells: str) -> str:

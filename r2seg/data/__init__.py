@@ -23,11 +23,25 @@ if TYPE_CHECKING:
         NnUNet,
         SliceDataset,
     )
-    from r2seg.data.dictionary_transforms import LoadCased, MeasureIntensityd, NormalizeCased, ToWorkingGridd
+    from r2seg.data.dictionary_transforms import (
+        AdjustPictured,
+        LoadCased,
+        MeasureIntensityd,
+        NormalizeCased,
+        ToWorkingGridd,
+        config_transforms,
+    )
     from r2seg.data.layouts import list_cases
 
 _HOMES = {
-    "dictionary_transforms": ("LoadCased", "MeasureIntensityd", "NormalizeCased", "ToWorkingGridd"),
+    "dictionary_transforms": (
+        "AdjustPictured",
+        "LoadCased",
+        "MeasureIntensityd",
+        "NormalizeCased",
+        "ToWorkingGridd",
+        "config_transforms",
+    ),
     "layouts": ("list_cases",),
     "datasets": (
         "CHASEDB1",
@@ -56,6 +70,7 @@ __all__ = [
     "MSD",
     "STARE",
     "VOC",
+    "AdjustPictured",
     "CaseDataset",
     "FolderDataset",
     "KaggleLung",
@@ -65,6 +80,7 @@ __all__ = [
     "NormalizeCased",
     "SliceDataset",
     "ToWorkingGridd",
+    "config_transforms",
     "list_cases",
 ]
 

@@ -6,9 +6,12 @@ The layouts themselves are in layouts/, splitting in splits.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from r2seg.data.formats.dicom_files import holds_slices, is_series_folder
 from r2seg.data.images import IMAGE_SUFFIXES, split_suffix
@@ -139,3 +142,57 @@ def group_of(case_id: str, pattern: str | None) -> str:
             "split: fix the pattern, or remove it"
         )
     return match[1]
+
+
+def as_dictionary(case: Case) -> dict[str, Any]:
+    """A case as ``list_cases`` gives it: files as text, a list where there are several; what it does not have is left out."""
+
+    def one_or_all(paths: tuple[Path, ...]) -> str | list[str] | None:
+        texts = [str(path) for path in paths]
+        return texts[0] if len(texts) == 1 else texts or None
+
+    entries = {
+        "image": one_or_all(case.images),
+        "label": one_or_all(case.labels),
+        "mask": str(case.mask) if case.mask else None,
+        "observers": [str(path) for path in case.observers] or None,
+        "id": case.id,
+        "group": case.group or None,
+        "split": case.split,
+    }
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def case_of(item: Mapping[str, Any]) -> Case:
+    """The inverse of ``as_dictionary``; other keys are not looked at.
+
+    Raises:
+        ValueError: There is no image.
+    """
+
+    def paths(key: str) -> tuple[Path, ...]:
+        value = item.get(key) or ()
+        return tuple(Path(path) for path in ([value] if isinstance(value, str | Path) else value))
+
+    images, masks = paths("image"), paths("mask")
+    if not images:
+        raise ValueError(f"an item has no 'image': it has {', '.join(map(str, item))}")
+    name = str(item.get("id") or images[0].name)
+    return Case(
+        name,
+        images,
+        paths("label"),
+        masks[0] if masks else None,
+        paths("observers"),
+        group=str(item.get("group") or name),
+        split=item.get("split"),
+    )
+
+
+def as_written(value: Any) -> Any:
+    """Settings given in Python as a config has them: lists in place of tuples, sections as mappings."""
+    if isinstance(value, BaseModel):
+        return as_written(value.model_dump())
+    if isinstance(value, Mapping):
+        return {key: as_written(inner) for key, inner in value.items()}
+    return [as_written(inner) for inner in value] if type(value) in (list, tuple) else value

@@ -18,10 +18,11 @@ from torch.utils.data import Dataset
 
 from r2seg.config import Config, Data
 from r2seg.data.cache import CachedCase, cache_cases
-from r2seg.data.cases import Case
+from r2seg.data.cases import as_dictionary, as_written, case_of
 from r2seg.data.dictionary_transforms import LoadCased
 from r2seg.data.geometry import PLANES
-from r2seg.data.layouts import LAYOUTS, as_dictionary, find_cases
+from r2seg.data.layouts import LAYOUTS, find_cases
+from r2seg.data.preprocessing import SliceStack
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import draw_split
 from r2seg.errors import UserError, entry_of
@@ -47,6 +48,7 @@ class SliceDataset(Dataset):
         size: Size of the windows: two numbers for slices and pictures, three for boxes.
         num_windows: Windows per epoch: the length of the data set.
         plane: Plane of 2-D windows and slices in volumes: "axial", "coronal" or "sagittal".
+        neighbours: Neighbouring slices on each side that come as further channels (2.5-D).
         foreground: Share of windows that are certain to hold a labelled voxel.
         preprocessing: The section of a config, such as ``{"intensity": {"kind": "zscore"}, "spacing_mm": [1, 1, 3]}``.
         augmentation: The section of a config, such as ``{"rotate_degrees": 10, "scale": 0.1}``; by default nothing is changed.
@@ -73,6 +75,7 @@ class SliceDataset(Dataset):
         size: Sequence[int] | None = None,
         num_windows: int | None = None,
         plane: str | None = None,
+        neighbours: int = 0,
         foreground: float = 0.5,
         preprocessing: Mapping[str, Any] | None = None,
         augmentation: Mapping[str, Any] | None = None,
@@ -88,11 +91,11 @@ class SliceDataset(Dataset):
         section = {
             "name": "slices",
             "seed": seed,
-            "data": {"root": ".", "labels": _plain(labels), "ignore_label": ignore_label},
-            "preprocessing": _plain(preprocessing or {}),
-            "window": {"size": list(size or (1, 1)), "plane": plane, "batch_size": 1},
+            "data": {"root": ".", "labels": as_written(labels), "ignore_label": ignore_label},
+            "preprocessing": as_written(preprocessing or {}),
+            "window": {"size": list(size or (1, 1)), "plane": plane, "neighbours": neighbours, "batch_size": 1},
             "sampling": {"windows_per_epoch": num_windows or 1, "foreground": foreground},
-            "augmentation": {**still, **_plain(augmentation or {})},
+            "augmentation": {**still, **as_written(augmentation or {})},
         }
         self.config = Config.model_validate(section)
         self.draws_windows = size is not None
@@ -155,39 +158,11 @@ class SliceDataset(Dataset):
             image, label = case.prepared[:], case.label
         else:
             parts = tuple(slice(number, number + 1) if axis == self._axis else slice(None) for axis in range(3))
-            image = case.prepared[(slice(None), *parts)].squeeze(1 + self._axis)
+            stack = SliceStack(case.prepared, self._axis, self.config.window.neighbours)
+            image = stack[(slice(None), *parts)].squeeze(1 + self._axis)
             label = case.label.take(number, axis=self._axis)
         indices = torch.from_numpy(np.ascontiguousarray(label).astype(np.int64))[None]
         return {"image": image, "label": indices, "case": case.id, "slice": number}
-
-
-def _plain(value: Any) -> Any:
-    """Lists in place of tuples, as a config has them."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-def case_of(item: Mapping[str, Any]) -> Case:
-    """The case of a dictionary as ``list_cases`` gives them; other keys are not looked at."""
-
-    def paths(key: str) -> tuple[Path, ...]:
-        value = item.get(key) or ()
-        return tuple(Path(path) for path in ([value] if isinstance(value, str | Path) else value))
-
-    images, masks = paths("image"), paths("mask")
-    if not images:
-        raise ValueError(f"an item has no 'image': it has {', '.join(map(str, item))}")
-    name = str(item.get("id") or images[0].name)
-    return Case(
-        name,
-        images,
-        paths("label"),
-        masks[0] if masks else None,
-        paths("observers"),
-        group=str(item.get("group") or name),
-        split=item.get("split"),
-    )
 
 
 # Section of a data set, in the words of monai.apps, -> part of a split.
@@ -241,7 +216,7 @@ class CaseDataset(CacheDataset):
             {
                 "root": str(root),
                 "layout": self.layout,
-                "labels": _plain(self.labels),
+                "labels": as_written(self.labels),
                 "split": {"validation": float(validation), "test": float(test)},
             }
         )

@@ -7,26 +7,38 @@ Random transforms are MONAI's own; data sets are in datasets.py.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms import Compose, InvertibleTransform, MapTransform
 from monai.utils import convert_to_tensor
 from torch import Tensor
 
-from r2seg.config import Preprocessing
+from r2seg.config import Config, Data, Preprocessing
+from r2seg.data.cases import as_written, case_of
 from r2seg.data.geometry import WorkingGrid, resample, resample_indices
-from r2seg.data.images import Image, check_same_grid, read_image, read_label_map
+from r2seg.data.images import Image
 from r2seg.data.intensity import Intensity, measure_intensity
-from r2seg.data.preprocessing import as_tensor, outside_to_ignore
+from r2seg.data.preprocessing import (
+    adjust_image,
+    as_tensor,
+    fill_outside,
+    needs_field_of_view,
+    outside_to_ignore,
+    working_grid,
+)
+from r2seg.data.transforms import ReadCase, read_unlabelled
+from r2seg.metrics import IGNORE, label_mask
 
 Keys = Hashable | Sequence[Hashable]
 
 # Where the meta of an image says what MONAI's own meta cannot: the file's number type, and whether the file has a geometry.
 _DTYPE, _GEOMETRY, _INTENSITY = "file_dtype", "has_geometry", "intensity"
-_FIELD_OF_VIEW = {"field of view": 255}
+_WHOLE = "whole_image"  # of a field of view: the case has none
 
 
 class LoadCased(MapTransform):
@@ -38,69 +50,83 @@ class LoadCased(MapTransform):
     come first in pictures. A case without a field of view gets one that is 1 everywhere.
 
     Args:
-        keys: The image's key, and those of ``label_key`` and ``mask_key`` that are wanted.
-        labels: Name -> value or values in the label files, in class order, as in ``data.labels`` of a config.
+        keys: Those of ``image_key``, ``label_key`` and ``mask_key`` that are wanted; the image always is.
+        labels: As in ``data.labels`` of a config: name -> value or values in the label files, in class order.
         ignore_label: Value in the label files of pixels that are neither trained on nor scored.
+        overlapping: Whether labels may overlap; the label then has a channel of 0, 1 and 255 for each of them.
+        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
+        field_of_view: "given" takes that of ``mask_key``; "find" finds it in pictures that have none.
+        image_key: Key of the image: a file, or a list of files that are its channels.
         label_key: Key of the label map.
-        mask_key: Key of the field of view.
-        allow_missing_keys: Pass over keys that an item does not have.
+        mask_key: Key of the field of view; an item may be without it.
+        allow_missing_keys: Pass over a label that an item does not have.
 
-    Shape: paths -> MetaTensors: image (C, *S), label (1, *S) uint8, field of view (1, *S) uint8.
+    Shape: paths -> MetaTensors: image (C, *S), label (1, *S) or (K, *S) uint8, field of view (1, *S) uint8.
 
     Raises:
         UserError: A file cannot be read, label values are not declared, or two grids differ; the text names the file.
-        ValueError: A label is to be read and ``labels`` is not given.
+        ValueError: A key is none of the three, or a label is to be read and ``labels`` is not given.
     """
 
     def __init__(
         self,
         keys: Keys = ("image", "label"),
-        labels: Mapping[str, int | Sequence[int]] | None = None,
+        labels: Mapping[str, Any] | None = None,
         *,
-        ignore_label: int | None = None,
+        ignore_label: int | Sequence[int] | None = None,
+        overlapping: bool = False,
+        series: int | str | Sequence[int | str] = (),
+        field_of_view: str = "given",
+        image_key: str = "image",
         label_key: str = "label",
         mask_key: str = "mask",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        known = (image_key, label_key, mask_key)
+        if unknown := [key for key in self.keys if key not in known]:
+            raise ValueError(
+                f"LoadCased reads {', '.join(known)}, not {unknown[0]!r}: name its image_key, label_key or mask_key"
+            )
         if label_key in self.keys and not labels:
             raise ValueError(f"LoadCased reads {label_key!r}: give labels, such as {{'lung': 1}}")
-        self.labels = dict(labels or {})
-        self.ignore_label = ignore_label
-        self.label_key, self.mask_key = label_key, mask_key
+        section = {"labels": as_written(labels or {"label": 1}), "ignore_label": as_written(ignore_label)}
+        section |= {"overlapping": overlapping, "series": as_written(series)}
+        self.data = Data.model_validate({"root": ".", **section})
+        self.preprocessing = Preprocessing.model_validate({"field_of_view": field_of_view})
+        self.image_key, self.label_key, self.mask_key = known
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
-        wanted = list(self.key_iterator(result))
-        images = {key: read_image(result[key]) for key in wanted if key not in (self.label_key, self.mask_key)}
-        first = next(iter(images.values()), None)
-        for key, image in images.items():
-            if first is not None:
-                check_same_grid(first, image)
-            result[key] = _meta_tensor(image)
-        field_of_view = None
-        if self.mask_key in wanted:
-            mask = _single(result[self.mask_key])
-            if mask is not None:
-                field_of_view = read_label_map(mask, _FIELD_OF_VIEW)
-                if first is not None:
-                    check_same_grid(first, field_of_view)
-                result[self.mask_key] = _meta_tensor(field_of_view)
-            elif first is not None:
-                everywhere = np.ones((1, *first.shape), np.uint8)
-                result[self.mask_key] = _meta_tensor(Image(everywhere, first.affine, first.path))
-        if self.label_key in wanted:
-            label = read_label_map(_single(result[self.label_key]), self.labels, self.ignore_label)
-            if first is not None:
-                check_same_grid(first, label)
-            indices = label.array if field_of_view is None else outside_to_ignore(label.array, field_of_view.array)
-            result[self.label_key] = _meta_tensor(Image(indices, label.affine, label.path))
+        wants_mask = self.mask_key in self.keys
+        has_label = self.label_key in self.keys and not (self.allow_missing_keys and self.label_key not in result)
+        files = {
+            "image": result[self.image_key],
+            "label": result[self.label_key] if has_label else None,
+            "mask": result.get(self.mask_key) if wants_mask else None,
+        }
+        case = case_of({**{key: result[key] for key in ("id", "group") if key in result}, **files})
+        sample = ReadCase(self.data)(case) if has_label else read_unlabelled(case, self.data)
+        image: Image = sample["image"]
+        mask = sample["mask"]
+        if wants_mask:
+            mask = adjust_image(image, self.preprocessing, mask).field_of_view
+            inside = np.ones(image.shape, np.uint8) if mask is None else mask.astype(np.uint8)
+            result[self.mask_key] = _meta_tensor(replace(image, array=inside[None]))
+            result[self.mask_key].meta[_WHOLE] = mask is None
+        result[self.image_key] = _meta_tensor(image)
+        if has_label:
+            indices = outside_to_ignore(sample["indices"], mask)
+            result[self.label_key] = _meta_tensor(replace(image, array=self._channels(indices), path=case.labels[0]))
         return result
 
-
-def _single(path: Any) -> Any:
-    """The one file of a list of one."""
-    return path[0] if isinstance(path, list | tuple) and len(path) == 1 else path
+    def _channels(self, indices: np.ndarray) -> np.ndarray:
+        """Class indices (1, *S), or a mask of each label (K, *S) where labels overlap."""
+        if not self.data.overlapping:
+            return indices[None]
+        known = indices != IGNORE
+        masks = [label_mask(indices, label, overlapping=True) for label in range(1, len(self.data.labels) + 1)]
+        return np.stack([np.where(known, mask, np.uint8(IGNORE)) for mask in masks]).astype(np.uint8)
 
 
 def _meta_tensor(image: Image) -> MetaTensor:
@@ -109,16 +135,61 @@ def _meta_tensor(image: Image) -> MetaTensor:
     return MetaTensor(as_tensor(image.array), affine=affine, meta=meta)
 
 
+def _image_of(tensor: Tensor) -> Image:
+    """A tensor as the image of its file, in the file's number type as far as the values still are the file's."""
+    values = tensor.detach().cpu().numpy()
+    meta = tensor.meta if isinstance(tensor, MetaTensor) else {}
+    if values.dtype.kind in "ui":
+        values = values.astype(np.dtype(meta.get(_DTYPE, values.dtype)), copy=False)
+    affine = None
+    if isinstance(tensor, MetaTensor) and meta.get(_GEOMETRY, True) and values.ndim == 4:
+        affine = tensor.affine.cpu().double().numpy()
+    return Image(values, affine, Path(str(meta.get("filename_or_obj", "image"))))
+
+
+class AdjustPictured(MapTransform):
+    """Changes pictures as a whole, before anything else is done: ``color``, then ``clahe``, then ``gamma``.
+
+    Args:
+        keys: Keys of images that ``LoadCased`` has read.
+        options: ``color``, ``clahe`` and ``gamma`` as in the config's ``preprocessing``: ``color="green", clahe={"clip": 2.0}``.
+        allow_missing_keys: Pass over keys that an item does not have.
+
+    Shape: (C, H, W) -> (C, H, W) in the picture's own type, with one channel after grey or green.
+
+    Raises:
+        UserError: An image is a volume, or its colours are needed and it has none.
+        pydantic.ValidationError: An option is unknown or does not fit.
+    """
+
+    def __init__(self, keys: Keys = "image", *, allow_missing_keys: bool = False, **options: Any) -> None:
+        super().__init__(keys, allow_missing_keys)
+        if unknown := options.keys() - {"color", "clahe", "gamma"}:
+            raise ValueError(f"AdjustPictured has no {sorted(unknown)[0]!r}: give color, clahe or gamma")
+        self.preprocessing = Preprocessing.model_validate(as_written(options))
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        result = dict(data)
+        for key in self.key_iterator(result):
+            tensor = convert_to_tensor(result[key], track_meta=True)
+            array = adjust_image(_image_of(tensor), self.preprocessing).image.array
+            result[key] = MetaTensor(
+                as_tensor(array), meta=dict(tensor.meta), applied_operations=tensor.applied_operations
+            )
+        return result
+
+
 class ToWorkingGridd(MapTransform, InvertibleTransform):
     """Orders a volume's axes R, A, S and, if a spacing is given, resamples it: the grid on which ``r2seg-train`` draws windows.
 
     Images are interpolated linearly, with antialiasing where voxels become fewer; class indices take the label with the largest
-    interpolated share. Pictures stay as they are. ``monai.transforms.Invertd`` takes predictions back to the grid of the file:
+    interpolated share. Pictures keep their size unless ``resize`` is given. ``monai.transforms.Invertd`` takes predictions back to the grid of the file:
     with ``nearest_interp=True`` (its default) as class indices, with ``nearest_interp=False`` as probabilities.
 
     Args:
         keys: Keys to bring to the working grid.
-        spacing_mm: Voxel size along R, A and S in millimetres; the file's own by default.
+        spacing_mm: Voxel size of volumes along R, A and S in millimetres; the file's own by default.
+        resize: Size of pictures, as in the config's ``preprocessing``: ``{"size": [224, 224]}`` or ``{"longest_side": 512}``.
         label_keys: Those of the keys that hold class indices.
         allow_missing_keys: Pass over keys that an item does not have.
 
@@ -130,11 +201,12 @@ class ToWorkingGridd(MapTransform, InvertibleTransform):
         keys: Keys = ("image", "label"),
         spacing_mm: Sequence[float] | None = None,
         *,
+        resize: Mapping[str, Any] | None = None,
         label_keys: Iterable[Hashable] = ("label", "mask"),
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.spacing_mm = None if spacing_mm is None else tuple(spacing_mm)
+        self.preprocessing = Preprocessing.model_validate(as_written({"spacing_mm": spacing_mm, "resize": resize}))
         self.label_keys = frozenset(label_keys)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -146,8 +218,7 @@ class ToWorkingGridd(MapTransform, InvertibleTransform):
     def _forward(self, tensor: Tensor, mode: str) -> MetaTensor:
         source = convert_to_tensor(tensor, track_meta=True)
         affine = source.affine.cpu().double().numpy()
-        has_geometry = source.meta.get(_GEOMETRY, True) and source.ndim == 4
-        grid = WorkingGrid.of(source.shape[1:], affine if has_geometry else None, self.spacing_mm)
+        grid = working_grid(_image_of(source), self.preprocessing)
         moved = grid.orient(source.detach().cpu().numpy())
         values = _resampled(moved, grid, mode)
         result = MetaTensor(as_tensor(values), meta=dict(source.meta), applied_operations=source.applied_operations)
@@ -210,39 +281,68 @@ class MeasureIntensityd(MapTransform):
     """Measures the intensity map of each image on all its values, for ``NormalizeCased`` to apply later.
 
     ``r2seg-train`` measures the file's values and applies the map after resampling: put this before ``ToWorkingGridd`` and
-    ``NormalizeCased`` after it for the same numbers. The values stay as they are; the map goes into the tensor's meta.
+    ``NormalizeCased`` after it for the same numbers. The values stay as they are, but with ``region="field_of_view"`` what lies
+    outside of it becomes the mean inside, as in a training. The map goes into the tensor's meta.
 
     Args:
         keys: Keys of images.
         kind: A kind of ``preprocessing.intensity``, such as "zscore" or "hu_window".
-        options: The kind's other keys, such as ``low=-1000, high=400``.
+        mask_key: Key of the field of view, which ``LoadCased`` has read, for ``region="field_of_view"``.
+        options: The kind's other keys, such as ``low=-1000, high=400`` or ``region="nonzero"``.
         allow_missing_keys: Pass over keys that an item does not have.
 
     Raises:
         pydantic.ValidationError: The kind is unknown or its options do not fit.
+        ValueError: The field of view is needed and the item has none.
     """
 
     def __init__(
-        self, keys: Keys = "image", kind: str = "zscore", *, allow_missing_keys: bool = False, **options: Any
+        self,
+        keys: Keys = "image",
+        kind: str = "zscore",
+        *,
+        mask_key: str = "mask",
+        allow_missing_keys: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.mask_key = mask_key
         self.preprocessing = Preprocessing.model_validate({"intensity": {"kind": kind, **options}})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key in self.key_iterator(result):
-            tensor = convert_to_tensor(result[key], track_meta=True).clone()
-            intensity = measure_intensity(self._values(tensor), self.preprocessing)
-            tensor.meta[_INTENSITY] = {name: list(numbers) for name, numbers in vars(intensity).items()}
-            result[key] = tensor
+            tensor = convert_to_tensor(result[key], track_meta=True)
+            array = self._values(tensor)
+            field_of_view = None
+            if needs_field_of_view(self.preprocessing):
+                field_of_view = self._field_of_view(result, array)
+                array = fill_outside(array, field_of_view)
+            intensity = measure_intensity(array, self.preprocessing, field_of_view)
+            measured = {name: list(numbers) for name, numbers in vars(intensity).items()}
+            meta = {**tensor.meta, _INTENSITY: measured}
+            values = as_tensor(array) if field_of_view is not None else tensor.as_tensor()
+            result[key] = MetaTensor(values, meta=meta, applied_operations=tensor.applied_operations)
         return result
 
+    def _field_of_view(self, data: Mapping[Hashable, Any], array: np.ndarray) -> np.ndarray:
+        mask = data.get(self.mask_key)
+        if mask is None or (isinstance(mask, MetaTensor) and mask.meta.get(_WHOLE, False)):
+            raise ValueError(
+                f"region is field_of_view, and the item has no field of view {self.mask_key!r}: load it with "
+                f'LoadCased(("image", "label", "{self.mask_key}")), of pictures without a mask with field_of_view="find"'
+            )
+        inside = np.asarray(mask)[0]
+        if inside.shape != array.shape[1:]:
+            raise ValueError(f"the field of view {inside.shape} has another grid than the image {array.shape[1:]}")
+        return inside
+
     def _values(self, tensor: MetaTensor) -> np.ndarray:
-        """The tensor's values in the number type of their file, as far as they still are the file's."""
-        values = tensor.detach().cpu().numpy()
-        of_file = np.dtype(tensor.meta.get(_DTYPE, values.dtype))
-        kept = values.dtype.kind in "ui" or self.preprocessing.intensity.kind == "unit"
-        return values.astype(of_file, copy=False) if kept else values
+        """The tensor's values; for "unit", whose map follows from the number type, in that of the file."""
+        array = _image_of(tensor).array
+        if self.preprocessing.intensity.kind == "unit":
+            return array.astype(np.dtype(tensor.meta.get(_DTYPE, array.dtype)), copy=False)
+        return array
 
 
 class NormalizeCased(MapTransform):
@@ -251,7 +351,7 @@ class NormalizeCased(MapTransform):
     Args:
         keys: Keys of images.
         kind: The kind, measured on what the tensor holds now. None applies what ``MeasureIntensityd`` has measured before.
-        options: The kind's other keys, such as ``low=-1000, high=400``.
+        options: Of ``MeasureIntensityd``, such as ``low=-1000, high=400``.
         allow_missing_keys: Pass over keys that an item does not have.
 
     Shape: (C, *S) -> (C, *S) float32.
@@ -286,3 +386,35 @@ class NormalizeCased(MapTransform):
                 intensity(tensor.as_tensor()), meta=meta, applied_operations=tensor.applied_operations
             )
         return result
+
+
+def config_transforms(config: Config, keys: Sequence[str] = ("image", "label", "mask")) -> Compose:
+    """The transforms that ``r2seg-train`` means by a config, with the same numbers, for items as ``list_cases`` gives them.
+
+    Args:
+        config: Its sections ``data`` (labels) and ``preprocessing`` decide.
+        keys: Those of "image", "label" and "mask" that are wanted.
+    """
+    data, preprocessing = config.data, config.preprocessing
+    kind = preprocessing.intensity.model_dump()
+    changes = {name: getattr(preprocessing, name) for name in ("color", "clahe", "gamma")}
+    defaults = Preprocessing()
+    given = {name: value for name, value in changes.items() if value != getattr(defaults, name)}
+    resize = preprocessing.resize.model_dump() if preprocessing.resize else None
+    return Compose(
+        [
+            LoadCased(
+                keys,
+                data.labels,
+                ignore_label=data.ignore_label,
+                overlapping=data.overlapping,
+                series=data.series,
+                field_of_view=preprocessing.field_of_view,
+                allow_missing_keys=True,
+            ),
+            *([AdjustPictured("image", **given)] if given else []),
+            MeasureIntensityd("image", **kind),
+            ToWorkingGridd(keys, preprocessing.spacing_mm, resize=resize, allow_missing_keys=True),
+            NormalizeCased("image"),
+        ]
+    )

@@ -156,7 +156,7 @@ def adjust_image(image: Image, preprocessing: Preprocessing, mask: np.ndarray | 
             raise UserError(
                 f"{image.path}: has no mask, and preprocessing.intensity.region is field_of_view: give masks, {remedy}"
             )
-        array = _fill_outside(array, mask)
+        array = fill_outside(array, mask)
     return Adjusted(replace(image, array=array), mask)
 
 
@@ -169,7 +169,7 @@ def needs_field_of_view(preprocessing: Preprocessing) -> bool:
     return getattr(preprocessing.intensity, "region", None) == "field_of_view"
 
 
-def _fill_outside(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def fill_outside(array: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The array (C, *S) with the mean inside the field of view outside of it, in its own type: no edge along the rim."""
     inside = mask > 0
     if not inside.any():

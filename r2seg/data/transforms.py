@@ -47,6 +47,13 @@ class ReadCase(Transform):
         }
 
 
+def read_unlabelled(case: Case, data: Data) -> dict[str, Any]:
+    """What ``ReadCase`` gives, of a case whose labels are not needed."""
+    image = read_image(case.images, series=data.series)
+    mask = None if case.mask is None else read_field_of_view(case.mask, image).array[0] > 0
+    return {"case": case, "image": image, "mask": mask}
+
+
 class AdjustImage(Transform):
     """The image with the config's contrast, its ``mask`` given or found, and pixels outside of it ignored in ``indices``."""
 

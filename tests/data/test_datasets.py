@@ -106,6 +106,16 @@ def test_every_slice_comes_once_in_order_and_as_inference_sees_it(tiny_volumes: 
             dataset[len(dataset)]
 
 
+def test_neighbouring_slices_come_as_channels(tiny_volumes: Path, cache_dir: Path) -> None:
+    alone, stacked = (
+        SliceDataset(items(tiny_volumes, 1), LABELS, cache_dir=cache_dir, neighbours=neighbours)
+        for neighbours in (0, 1)
+    )
+    assert torch.equal(stacked[3]["image"], torch.cat([alone[index]["image"] for index in (2, 3, 4)]))
+    assert torch.equal(stacked[0]["image"], torch.cat([alone[index]["image"] for index in (0, 0, 1)]))
+    assert windows(tiny_volumes, cache_dir, neighbours=2)[0]["image"].shape == (5, 12, 10)
+
+
 def test_slices_carry_the_labels_of_their_file(tiny_volumes: Path, cache_dir: Path) -> None:
     first = items(tiny_volumes, 1)  # RAS: the file's own order
     label = np.asarray(nib.load(first[0]["label"]).dataobj)

@@ -14,11 +14,20 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms import Compose, Invertd, RandCropByPosNegLabeld, RandFlipd, SpatialPadd
 from PIL import Image as Pillow
 
-from r2seg.config import Preprocessing
-from r2seg.data.dictionary_transforms import LoadCased, MeasureIntensityd, NormalizeCased, ToWorkingGridd
+from r2seg.config import Config, Preprocessing
+from r2seg.data.cases import Case, as_dictionary
+from r2seg.data.dictionary_transforms import (
+    AdjustPictured,
+    LoadCased,
+    MeasureIntensityd,
+    NormalizeCased,
+    ToWorkingGridd,
+    config_transforms,
+)
 from r2seg.data.geometry import WorkingGrid, unresample
 from r2seg.data.images import read_image
 from r2seg.data.preprocessing import prepare_image
+from r2seg.data.transforms import case_transforms
 
 LABELS = {"ball": 1}
 
@@ -191,3 +200,79 @@ def test_mistakes_are_told_when_the_chain_is_made(tiny_volumes: Path) -> None:
         NormalizeCased()({"image": MetaTensor(torch.zeros(1, 4, 4))})
     with pytest.raises(ValueError, match="hu_window"):
         NormalizeCased(kind="hu")
+
+
+@pytest.fixture(scope="module")
+def eye(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A fundus photograph with a dark border, a field of view, and maps of two labels that overlap."""
+    folder = tmp_path_factory.mktemp("eye")
+    rows, columns = np.mgrid[:60, :80]
+    inside = (rows - 30) ** 2 + (columns - 40) ** 2 < 26**2
+    rng = np.random.default_rng(0)
+    colours = np.where(inside[..., None], rng.integers(60, 250, (60, 80, 3)), 2).astype(np.uint8)
+    Pillow.fromarray(colours).save(folder / "image.png")
+    for name, mask in (("mask", inside), ("disc", rows > 20), ("cup", (rows > 20) & (columns > 30))):
+        Pillow.fromarray((mask * 255).astype(np.uint8)).save(folder / f"{name}.png")
+    return Case("eye", (folder / "image.png",), (folder / "disc.png",), folder / "mask.png")
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "has_mask"),
+    [
+        ({"intensity": {"kind": "zscore"}}, True),
+        ({"color": "green", "clahe": {"clip": 3.0}, "gamma": 1.2, "intensity": {"kind": "unit"}}, True),
+        ({"color": "grey", "resize": {"size": [32, 40]}, "intensity": {"kind": "percentile"}}, True),
+        ({"resize": {"longest_side": 48}, "intensity": {"kind": "zscore", "region": "field_of_view"}}, True),
+        ({"field_of_view": "find", "intensity": {"kind": "zscore", "region": "field_of_view"}}, False),
+        ({"intensity": {"kind": "zscore", "region": "nonzero"}}, False),
+    ],
+)
+def test_the_transforms_of_a_config_give_what_its_training_sees(
+    eye: Case, preprocessing: dict[str, Any], has_mask: bool
+) -> None:
+    case = eye if has_mask else Case("eye", eye.images, eye.labels)
+    config = Config.model_validate(
+        {
+            "name": "eye",
+            "data": {"root": ".", "labels": {"disc": {"value": 255, "color": "#ff0000"}}},
+            "preprocessing": preprocessing,
+            "window": {"size": [32, 32]},
+        }
+    )
+    trained = case_transforms(config.data, config.preprocessing)(case)
+    found = config_transforms(config)(as_dictionary(case))
+    expected = trained["intensity"](torch.from_numpy(np.array(trained["voxels"])))
+    assert torch.equal(found["image"].as_tensor(), expected)
+    assert np.array_equal(found["label"].numpy()[0], trained["label"])
+    if not has_mask and preprocessing.get("field_of_view") != "find":
+        assert found["mask"].min() == 1
+
+
+def test_labels_that_overlap_have_a_channel_each(eye: Case) -> None:
+    files = {"image": str(eye.images[0]), "label": [str(eye.labels[0]), str(eye.labels[0].with_name("cup.png"))]}
+    labels = {"disc": 1, "cup": 2}
+    label = LoadCased(labels=labels, overlapping=True)(files)["label"]
+    rows, columns = np.mgrid[:60, :80]
+    assert np.array_equal(label.numpy(), np.stack([rows > 20, (rows > 20) & (columns > 30)]))
+    masked = LoadCased(("image", "label", "mask"), labels, overlapping=True)({**files, "mask": str(eye.mask)})["label"]
+    assert masked[:, 0, 0].tolist() == [255, 255]
+
+
+def test_pictures_are_adjusted_and_volumes_refuse_it(eye: Case, tiny_volumes: Path) -> None:
+    chain = Compose([LoadCased("image"), AdjustPictured(color="green", gamma=1.0)])
+    picture = chain({"image": str(eye.images[0])})["image"]
+    assert np.array_equal(picture.numpy()[0], np.asarray(Pillow.open(eye.images[0]))[..., 1])
+    with pytest.raises(RuntimeError) as caught:
+        Compose([LoadCased("image"), AdjustPictured(gamma=1.2)])(item(tiny_volumes))
+    assert "preprocessing.gamma is for pictures" in str(caught.value.__cause__)
+    with pytest.raises(ValueError, match="AdjustPictured has no 'contrast': give color, clahe or gamma"):
+        AdjustPictured(contrast=2)
+
+
+def test_a_field_of_view_that_is_needed_and_not_there_is_asked_for(eye: Case) -> None:
+    keys = ("image", "label", "mask")
+    sample = LoadCased(keys, {"disc": 255})(as_dictionary(Case("eye", eye.images, eye.labels)))
+    with pytest.raises(ValueError, match="region is field_of_view, and the item has no field of view 'mask'"):
+        MeasureIntensityd(region="field_of_view")(sample)
+    with pytest.raises(ValueError, match="LoadCased reads image, label, mask, not 'img'"):
+        LoadCased("img")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, ValidationInfo, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from r2seg.config.schema.base import FilePath, Section, shown
+from r2seg.config.schema.base import FilePath, InWords, Section, shown
 from r2seg.config.schema.files import Files
 from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.source import GroupPattern, LayoutName
@@ -23,7 +23,11 @@ def _one_or_many_series(value: Any) -> Any:
     return tuple(values)
 
 
-SeriesNames = Annotated[tuple[int | str, ...], BeforeValidator(_one_or_many_series)]
+SeriesNames = Annotated[
+    tuple[int | str, ...],
+    BeforeValidator(_one_or_many_series),
+    InWords("number or UID, or list of numbers and UIDs"),
+]
 
 
 class Data(Section):
@@ -47,7 +51,7 @@ class Data(Section):
     labels: Labels = Field(
         description="foreground labels: name -> value(s) in the files, a colour, or a section; 0 is background; the first value is "
         "written",
-        examples=[{"lung": 1}, {"lung": [1, 2], "heart": {"value": 3, "color": "#d62728"}}],
+        examples=[{"lung": 1}, {"lung": [1, 2], "heart": {"value": 3, "color": "#dc2626"}}, {"plane": [128, 0, 0]}],
     )
     overlapping: bool = Field(
         False,
@@ -86,9 +90,8 @@ class Data(Section):
         if overlapping and len(labels) > MOST_OVERLAPPING:
             raise ValueError(f"there are {len(labels)} labels: at most {MOST_OVERLAPPING} can overlap")
         values = [label[0] for label in labels.values()]
-        if overlapping and values != sorted(
-            values
-        ):  # keys that some tool sorted would swap the channels without a word
+        # Keys that some tool sorted would swap the channels without a word.
+        if overlapping and values != sorted(values):
             raise ValueError(
                 f"the channels are in the order of labels, {', '.join(labels)}, but their values are {', '.join(map(str, values))}: "
                 "list the labels by ascending value"

@@ -68,21 +68,38 @@ def _as_code(value: Any) -> Any:
 # Masks may have 16 bits; what is written has 8.
 LabelValue = Annotated[int, Field(ge=1, le=65535)]
 
-LabelValues = Annotated[tuple[LabelValue, ...], BeforeValidator(_one_or_many)]
+LabelValues = Annotated[
+    tuple[LabelValue, ...],
+    BeforeValidator(_one_or_many),
+    InWords("whole number from 1 to 65535, or a list of them"),
+]
 
-Color = Annotated[Rgb, BeforeValidator(_as_color)]
+Color = Annotated[
+    Rgb, BeforeValidator(_as_color), InWords("colour: list of 3 whole numbers from 0 to 255, or '#rrggbb'")
+]
 
-Colors = Annotated[tuple[Rgb, ...], BeforeValidator(_as_colors)]
+Colors = Annotated[
+    tuple[Rgb, ...],
+    BeforeValidator(_as_colors),
+    InWords("colour, as list of 3 whole numbers from 0 to 255 or as '#rrggbb', or a list of colours"),
+]
 
 
 class CodeSection(Section):
     """A label in a terminology."""
 
     scheme: str = Field(
-        min_length=1, max_length=16, description="designator of the terminology, such as SCT (SNOMED CT)"
+        min_length=1,
+        max_length=16,
+        description="designator of the terminology, such as SCT (SNOMED CT)",
+        examples=["SCT"],
     )
-    value: str = Field(min_length=1, max_length=64, description="code of the concept in it, in quotes: '39607008'")
-    meaning: str = Field("", max_length=64, description="the concept in words; default: the label's name")
+    value: str = Field(
+        min_length=1, max_length=64, description="code of the concept in it, in quotes", examples=["39607008"]
+    )
+    meaning: str = Field(
+        "", max_length=64, description="the concept in words; default: the label's name", examples=["Lung"]
+    )
 
 
 class LabelSection(Section):
@@ -91,21 +108,30 @@ class LabelSection(Section):
     value: LabelValues = Field(
         (),
         description="value, or list of values, in the files; the first is written; default, with rgb: the label's number",
+        examples=[1, [1, 2]],
     )
     rgb: Colors = Field(
-        (), description="colour, or list of colours, that stands for the label in colour masks", examples=[[128, 0, 0]]
+        (),
+        description="colour, or list of colours, that stands for the label in colour masks",
+        examples=[[128, 0, 0], "#800000"],
     )
     color: Color | None = Field(
         None,
         description="colour that the label is drawn and written in, such as '#3b82f6'; default: rgb, else a palette's",
+        examples=["#3b82f6"],
     )
-    code: Annotated[CodeSection | None, BeforeValidator(_as_code)] = Field(
-        None, description="what the label is in a terminology, for DICOM: scheme, value and meaning, or 'SCT:39607008'"
+    code: Annotated[
+        CodeSection | None, BeforeValidator(_as_code), InWords("text, or keys and values, see below, or null")
+    ] = Field(
+        None,
+        description="what the label is in a terminology, for DICOM: scheme, value and meaning, or 'SCT:39607008'",
+        examples=["SCT:39607008", {"scheme": "SCT", "value": "39607008", "meaning": "Lung"}],
     )
     structures: Names = Field(
         (),
         description="names of the structures (RTSTRUCT) and segments (DICOM-SEG, 3D Slicer) that together are this label; default: the "
         "label's name",
+        examples=[["Lung_L", "Lung_R"]],
     )
 
 
@@ -246,7 +272,9 @@ else:
     Labels = Annotated[
         dict[str, Annotated[LabelSection, BeforeValidator(_as_section), AfterValidator(_as_label)]],
         AfterValidator(_distinct_labels),
-        InWords("names, each with a whole number from 1 to 65535, a list of them, a colour, or a section"),
+        InWords(
+            "names, each with a whole number from 1 to 65535, a list of them, a colour, or keys and values, see below"
+        ),
     ]
 
 
@@ -265,7 +293,9 @@ def _as_ignored(value: Any) -> Any:
 
 
 IgnoredPixels = Annotated[
-    int | Rgb | None, BeforeValidator(_as_ignored), InWords("whole number from 1 to 65535, or a colour")
+    int | Rgb | None,
+    BeforeValidator(_as_ignored),
+    InWords("whole number from 1 to 65535, or a colour as a list of 3 whole numbers, or null"),
 ]
 
 

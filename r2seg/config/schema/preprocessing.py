@@ -72,10 +72,10 @@ class Clahe(Section):
     """Contrast-limited adaptive histogram equalization, with the meaning of OpenCV's two numbers."""
 
     clip: Annotated[float, Field(ge=1)] = Field(
-        2.0, description="cap of a histogram's bins, as a multiple of their mean count", examples=[3.0]
+        2.0, description="cap of a histogram's bins [times their mean count]", examples=[3.0]
     )
     tiles: Annotated[tuple[PositiveInt, PositiveInt], AsTuple] = Field(
-        (8, 8), description="number along rows and along columns [tiles]", examples=[[16, 16]]
+        (8, 8), description="number of tiles along rows and along columns [tiles]", examples=[[16, 16]]
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from r2seg.data.cases import Case
+from r2seg.data.cases import Case, as_dictionary
 from r2seg.data.held_out import with_held_out
 from r2seg.data.layouts.chase_db1 import CHILD, chase_db1_cases, is_chase_db1
 from r2seg.data.layouts.drive import drive_cases, is_drive
@@ -160,22 +160,3 @@ def list_cases(
         ]
         raise UserError("\n".join(f"list_cases: {line.removeprefix(': ')}" for line in lines)) from None
     return [as_dictionary(case) for case in find_cases(data)]
-
-
-def as_dictionary(case: Case) -> dict[str, Any]:
-    """A case as ``list_cases`` gives it."""
-
-    def one_or_all(paths: tuple[Path, ...]) -> str | list[str] | None:
-        texts = [str(path) for path in paths]
-        return texts[0] if len(texts) == 1 else texts or None
-
-    entries = {
-        "image": one_or_all(case.images),
-        "label": one_or_all(case.labels),
-        "mask": str(case.mask) if case.mask else None,
-        "observers": [str(path) for path in case.observers] or None,
-        "id": case.id,
-        "group": case.group or None,
-        "split": case.split,
-    }
-    return {key: value for key, value in entries.items() if value is not None}
