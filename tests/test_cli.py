@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_vol
     assert inferred.returncode == 0, inferred.stderr
     assert len(list((here / "out put").glob("*.nii.gz"))) == 4
 
-    scored = run("r2seg-evaluate", "out put", tiny_volumes / "labels", "-o", "report", cwd=here)
+    scored = call("r2seg-evaluate", "out put", tiny_volumes / "labels", "-o", "report", cwd=here)
     assert scored.returncode == 0, scored.stderr
     assert "Dice" in scored.stdout
     assert {"cases.csv", "summary.json"} <= {path.name for path in (here / "report").iterdir()}
@@ -180,7 +181,8 @@ def test_file_names_that_are_not_utf_8_end_no_batch(
         nib.save(scan, scans / f"{name}.nii.gz")
     SimpleITK.WriteImage(SimpleITK.ReadImage(str(scans / "a.nii.gz")), str(tmp_path / "b.mha"))
     os.replace(tmp_path / "b.mha", scans / f"{odd}.mha")
-    result = run("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    words = ("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    result = call(*words) if encoding == "utf-8" else run(*words)
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr and "3 of 4 cases written" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if "FAILED" in line]
@@ -214,36 +216,50 @@ def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -
     assert_mistake(call("r2seg-infer", tiny_run, "-o", tmp_path / "out"), "name images or folders", "--split test")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_says_how_to_continue(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "config.yaml", tiny_volumes)
-    process = subprocess.Popen(
-        [
-            str(BIN / "r2seg-train"),
-            str(config),
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
-            "--set",
-            "training.max_epochs=5000",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests are started in the background of a script, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def long_training(folder: Path, root: Path) -> list[str]:
+    config = write_config(folder / "config.yaml", root)
+    return ["r2seg-train", str(config), "--threads", "1", "--device", "cpu", "--set", "training.max_epochs=5000"]
+
+
+def wait_for_an_epoch(folder: Path) -> None:
     begun = time.monotonic()
-    while not (tmp_path / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
+    while not (folder / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
         time.sleep(0.1)
-    process.send_signal(number)
+
+
+# With the override, without which it would be another config, and with what the last bits depend on.
+CONTINUE = "-o runs/tiny --set training.max_epochs=5000 --device cpu --threads 1 --resume"
+
+
+def test_a_terminated_training_says_how_to_continue(tiny_volumes: Path, tmp_path: Path) -> None:
+    """In a process of its own, which ends by the signal of a scheduler."""
+    name, *words = long_training(tmp_path, tiny_volumes)
+    process = subprocess.Popen(
+        [str(BIN / name), *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_an_epoch(tmp_path)
+    process.send_signal(signal.SIGTERM)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    # With the override, without which it would be another config, and with what the last bits depend on.
-    words = "-o runs/tiny --set training.max_epochs=5000 --device cpu --threads 1 --resume"
-    assert words in message and "Traceback" not in message
+    assert CONTINUE in message and "Traceback" not in message
+
+
+def test_an_interrupted_training_says_how_to_continue(tiny_volumes: Path, tmp_path: Path) -> None:
+    def press_ctrl_c() -> None:
+        wait_for_an_epoch(tmp_path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # Where the tests are started in the background of a script, SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    waiting = threading.Thread(target=press_ctrl_c)
+    waiting.start()
+    try:
+        result = call(*long_training(tmp_path, tiny_volumes), cwd=tmp_path)
+    finally:
+        waiting.join()
+        signal.signal(signal.SIGINT, before)
+    assert result.returncode == 130
+    assert CONTINUE in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
