@@ -589,16 +589,16 @@ LAUGHS = "\n".join(  # "billion laughs"
         ("name: &a [*a]", "an alias contains itself"),
         ("name: &a {b: *a}", "an alias contains itself"),
         ("name: " + "x" * 5_000_000, "it has 5000006 characters; a config has at most 4000000"),
-        ("name: " + "[" * 50_000, "nested too deeply"),
+        ("name: " + "[" * 20_000, "nested too deeply"),
     ],
 )
 def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    begun = time.monotonic()
+    begun = time.process_time()  # as long on a busy machine
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
