@@ -6,10 +6,10 @@ import importlib
 import inspect
 import io
 import json
-import sys
 
 import pytest
 import torch
+from imports import imported_anew
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from monai.inferers import SliceInferer, SlidingWindowInferer
@@ -298,18 +298,10 @@ def test_compiles_without_a_graph_break(name, dims, train):
         torch.testing.assert_close(compiled(image), network(image), rtol=1e-4, atol=1e-5)
 
 
-def test_importing_the_networks_loads_no_monai(monkeypatch):
-    """Imported once more, here, where these cannot be found."""
-    for name in [name for name in sys.modules if name.split(".")[0] in ("r2seg", "monai", "pydantic")]:
-        monkeypatch.delitem(sys.modules, name)
-    forbidden = ("monai", "pydantic", "r2seg.config")
-    for name in forbidden:
-        monkeypatch.setitem(sys.modules, name, None)
-    networks = importlib.import_module("r2seg.networks")
+def test_importing_the_networks_loads_no_monai():
+    with imported_anew(without=("monai", "pydantic", "r2seg.config")):
+        networks = importlib.import_module("r2seg.networks")
     assert networks.NETWORKS is not NETWORKS and list(networks.NETWORKS) == list(NETWORKS)
-    assert [sys.modules[name] for name in forbidden] == [None] * 3
-    for name in [name for name in sys.modules if name.split(".")[0] == "r2seg"]:
-        monkeypatch.delitem(sys.modules, name)  # what was found here goes; monkeypatch brings back what was there
 
 
 @pytest.mark.parametrize(("key", "value"), [("spatial_dims", 4), ("in_channels", 0), ("out_channels", 0)])
