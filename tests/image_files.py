@@ -68,3 +68,13 @@ def save_itk(path: Path, array=VOLUME, components=False) -> Path:
     image.SetDirection(direction.ravel().tolist())
     SimpleITK.WriteImage(image, str(path))
     return path
+
+
+def slicer(path: Path, array: np.ndarray, segments: list[dict[str, object]]) -> Path:
+    """A segmentation as Slicer writes it: layers, if there are several, as components."""
+    image = SimpleITK.GetImageFromArray(array, isVector=array.ndim == 4)
+    for number, fields in enumerate(segments):
+        for name, value in fields.items():
+            image.SetMetaData(f"Segment{number}_{name}", str(value))
+    SimpleITK.WriteImage(image, str(path), useCompression=True, imageIO="NrrdImageIO")
+    return path

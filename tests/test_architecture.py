@@ -49,4 +49,4 @@ def test_the_map_holds_every_module_and_package_and_nothing_else() -> None:
 
 
 def test_the_page_stays_short() -> None:
-    assert len(PAGE.splitlines()) <= 230
+    assert len(PAGE.splitlines()) <= 250

@@ -89,6 +89,28 @@ def test_a_missing_device_is_reported(tiny_volumes: Path, tmp_path: Path) -> Non
     )
 
 
+def test_init_says_what_it_found_and_what_to_type_next(tiny_volumes: Path, tmp_path: Path) -> None:
+    made = call("r2seg", "init", tiny_volumes, "-o", "my.yaml", "--budget", "2min", "--name", "balls", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "layout   folder" in made.stdout and "not sure: the labels have no names yet: label_1" in made.stdout
+    assert "next: r2seg check my.yaml" in made.stdout and "next: r2seg-train my.yaml" in made.stdout
+    assert (tmp_path / "my.yaml").read_text().startswith("# Written by r2seg init.")
+    assert_mistake(
+        call("r2seg", "init", tiny_volumes, "-o", "my.yaml", cwd=tmp_path), "my.yaml exists already", "--force"
+    )
+
+
+def test_mistakes_of_init_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for words, message in (
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["empty", "--budget", "soon"], "--budget soon: give a time such as 15min"),
+        (["empty", "-o", "my.json"], "a config is YAML: give a name such as my.yaml"),
+    ):
+        assert_mistake(call("r2seg", "init", *words, cwd=tmp_path), message)
+    assert not list(tmp_path.glob("*.yaml"))
+
+
 def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_volumes: Path, tmp_path: Path) -> None:
     here = tmp_path / "a folder with spaces"
     here.mkdir()

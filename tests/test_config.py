@@ -687,3 +687,42 @@ def test_16_bit_masks_are_declared_with_the_value_to_write_first(tmp_path: Path)
     path.write_text(BASE.replace("{lung: 1}", "{lung: [1, 65536]}"))
     with pytest.raises(ConfigError, match="65536: must be less than or equal to 65535"):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ("resize: {}", "c.yaml:8: preprocessing.resize: give size: [rows, columns], or longest_side"),
+        (
+            "resize: {size: [9, 9], longest_side: 9}",
+            "c.yaml:8: preprocessing.resize: give size: [rows, columns], or longest_side",
+        ),
+        (
+            "resize: {longest_side: 9, keep_aspect: true}",
+            "c.yaml:8: preprocessing.resize: keep_aspect goes with size; longest_side always keeps the proportions",
+        ),
+        (
+            "resize: {longst_side: 9}",
+            "c.yaml:8: preprocessing.resize.longst_side: unknown key; did you mean preprocessing.resize.longest_side?",
+        ),
+        ("clahe: {clip: 0.01}", "c.yaml:8: preprocessing.clahe.clip: 0.01: must be greater than or equal to 1"),
+        ("color: gray", "c.yaml:8: preprocessing.color: 'gray' is not valid; did you mean grey?"),
+        (
+            "intensity: {kind: zscore, region: fov}",
+            "c.yaml:8: preprocessing.intensity.region: 'fov' is not valid; ",
+        ),
+    ],
+)
+def test_mistakes_in_the_preprocessing_of_pictures_are_told(write, section: str, told: str) -> None:
+    found = problems_of(write(BASE + f"preprocessing:\n  {section}\n"))
+    assert any(line.startswith(told) for line in found), found
+
+
+def test_neighbouring_slices_go_with_2_d_windows(write) -> None:
+    path = write(BASE.replace("plane: axial", "neighbours: 1"))
+    assert load_config(path).window.num_slices == 3
+    path = write(BASE.replace("[16, 16], plane: axial", "[16, 16, 16], neighbours: 1"))
+    assert problems_of(path) == [
+        "c.yaml:5: window.neighbours: 1 neighbouring slices go with a 2-D window, and window.size [16, 16, 16] is 3-D: "
+        "leave neighbours out, or give two numbers"
+    ]

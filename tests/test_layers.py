@@ -18,6 +18,8 @@ LAYERS = {
     "errors": 0,
     "files": 0,
     "workers": 0,
+    "labels": 0,
+    "palette": 0,
     "devices": 0,
     "networks": 0,
     "metrics": 0,
@@ -31,6 +33,7 @@ LAYERS = {
     "inference": 3,
     "evaluation": 4,
     "training": 4,
+    "planning": 4,
     "cli": 5,
 }
 HEAVY = {

@@ -13,7 +13,6 @@ from PIL import Image as Picture
 
 from r2seg.data.images import Image
 from r2seg.pictures.charts import histogram
-from r2seg.pictures.colours import colours_of
 from r2seg.pictures.contact_sheet import LONGEST, tile_of
 from r2seg.pictures.contours import contour_pixels
 from r2seg.pictures.views import View
@@ -99,11 +98,13 @@ def test_contours_are_borders_of_thick_labels_and_fill_thin_ones() -> None:
     assert not contour_pixels(np.full((9, 9), 255, np.uint8), 2, (9, 9)).any(), "ignored pixels are not drawn"
 
 
-@pytest.mark.parametrize("number", [1, 7, 30])
-def test_every_label_has_a_colour_of_its_own(number: int) -> None:
-    colours = colours_of([f"label {index}" for index in range(number)])
-    assert len(set(colours.values())) == number
-    assert all(len(colour) == 7 and colour[0] == "#" for colour in colours.values())
+def test_contours_of_overlapping_labels_are_drawn_for_each_label() -> None:
+    bits = np.zeros((30, 30), np.uint8)
+    bits[5:25, 5:25] |= 1
+    bits[10:20, 10:20] |= 2  # within label 1
+    drawn = contour_pixels(bits, 2, (30, 30), overlapping=True)
+    assert drawn[5, 15] == 1 and drawn[10, 15] == 2
+    assert drawn[5, 5] == 1, "the outer border is that of the whole square"
 
 
 def test_a_histogram_names_what_it_shows_and_escapes_it() -> None:

@@ -9,7 +9,7 @@ import typer
 
 from r2seg.cli.frame import GroupedHelp
 
-COMMANDS = ("check", "train", "infer", "evaluate", "convert_weights")
+COMMANDS = ("init", "check", "train", "infer", "evaluate", "convert_weights")
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 

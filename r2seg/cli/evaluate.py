@@ -57,6 +57,7 @@ def _parse_labels(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | N
 
 TYPED = {
     "labels": Typed(list[str] | None, None, _parse_labels),
+    "ignore_label": Typed(int | None, None, lambda number: number),
     "measures": Typed(
         str, ",".join(EvaluationOptions.measures), lambda text: [name.strip() for name in text.split(",")]
     ),
@@ -190,6 +191,7 @@ def evaluate(
             "labels": data.labels,
             "ignore_label": data.ignore_label,
             "series": data.series,
+            "overlapping": data.overlapping,
             "provenance": {
                 "references": str(chosen),
                 "preprocessing": chosen.config.preprocessing.model_dump(mode="json"),
@@ -249,6 +251,7 @@ def _check_combinations(typed: dict[str, Any], *, run: Path | None, knows: Path 
         ("--label", typed["labels"], not knows, f"a folder of references: {references} knows its labels"),
         ("--ignore-label", typed["ignore_label"] is not None, not knows, f"a folder of references: {references} knows its own"),
         ("--series", typed["series"], typed["images"] and not knows, "--images DIR: a config or run has data.series"),
+        ("--overlapping", typed["overlapping"], not knows, f"a folder of references: {references} knows its own"),
         ("--reference-name", "reference_name" in renamed, not knows, f"a folder of references: {references} knows its files"),
         ("--prediction-name", "prediction_name" in renamed, not run, f"a folder of predictions, and {run} is a run"),
         ("--probabilities", typed["probabilities"], not run, f"a folder of predictions: the run {run} makes its own"),

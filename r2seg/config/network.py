@@ -126,7 +126,7 @@ def build_configured_network(config: Config, in_channels: int, *, pretrained: bo
 
     Args:
         config: Its network, window and labels decide the network.
-        in_channels: Channels of a case's image.
+        in_channels: Channels of a case's image; with ``window.neighbours``, the network has those of each slice that it sees.
         pretrained: Honour the config's ``network.pretrained``. Only training does: a trained run has its own weights.
 
     Raises:
@@ -141,7 +141,7 @@ def build_configured_network(config: Config, in_channels: int, *, pretrained: bo
         return build_network(
             config.network.name,
             spatial_dims=config.spatial_dims,
-            in_channels=in_channels,
+            in_channels=in_channels * config.window.num_slices,
             out_channels=config.out_channels,
             **options,
         )

@@ -21,17 +21,18 @@ import torch
 from r2seg.data.cases import Case
 from r2seg.data.formats.companions import companions
 from r2seg.data.geometry import PLANES, WorkingGrid
-from r2seg.data.images import IGNORE
 from r2seg.data.intensity import Intensity
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
+from r2seg.labels import MOST_OVERLAPPING, colors_in_files
+from r2seg.metrics import IGNORE, label_mask
 from r2seg.workers import in_order, num_cores
 
 if TYPE_CHECKING:
     from r2seg.config import Config
 
 # Increased when the meaning of an entry's content changes, so that old entries are made again.
-_VERSION = 3
+_VERSION = 4
 # Labelled voxels kept for each label of a case: enough that windows around them cover it.
 _REMEMBERED_VOXELS = 20_000
 _MOST_WORKERS = 8
@@ -44,12 +45,13 @@ class CachedCase:
     Attributes:
         id: The case's id.
         voxels: Working grid (C, *S) before the intensity map, in the file's type or float32.
-        label: Class indices (*S) uint8 on the working grid.
+        label: Class indices (*S) uint8 on the working grid, or bits of labels that overlap (`label_mask`).
         reference: Class indices on the oriented, not resampled grid: what validation scores.
         grid: The case's grid.
         intensity: The case's intensity map.
         spacing_mm: Voxel size of the working grid; ones for pictures.
         foreground: Class index of each label that occurs -> some of its voxels (N, len(S)).
+        cut: Masks of the case that were smeared, by JPEG or resizing, and cut.
     """
 
     id: str
@@ -60,6 +62,7 @@ class CachedCase:
     intensity: Intensity
     spacing_mm: tuple[float, ...]
     foreground: dict[int, np.ndarray]
+    cut: tuple[Path, ...] = ()
 
     @property
     def prepared(self) -> PreparedImage:
@@ -121,7 +124,9 @@ def _key(case: Case, config: Config, first: int) -> str:
     facts = {
         "version": _VERSION,
         "files": files,
-        "labels": list(config.data.labels.items()),  # their order numbers the classes
+        # Their order numbers the classes; what they are drawn in changes nothing.
+        "labels": [(name, tuple(label), colors_in_files(label)) for name, label in config.data.labels.items()],
+        "overlapping": config.data.overlapping,
         "ignore_label": config.data.ignore_label,
         "preprocessing": config.preprocessing.model_dump(mode="json"),
         "first_axis": first,
@@ -163,6 +168,7 @@ def _read_entry(case: Case, entry: Path, first: int) -> CachedCase:
         intensity=Intensity(**{name: tuple(map(float, value)) for name, value in meta["intensity"].items()}),
         spacing_mm=tuple(meta["spacing_mm"]),
         foreground={int(index): foreground[foreground[:, 0] == index, 1:] for index in np.unique(foreground[:, 0])},
+        cut=tuple(map(Path, meta["cut"])),
     )
 
 
@@ -188,8 +194,14 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
     arrays = {"voxels": np.moveaxis(sample["voxels"], 1 + first, 1), "label": np.moveaxis(label, first, 0)}
     if grid.resampled:
         arrays["reference"] = np.moveaxis(sample["reference"], first, 0)
-    arrays["foreground"] = _remember_foreground(label)
-    meta = {"id": case.id, "grid": asdict(grid), "intensity": asdict(sample["intensity"]), "spacing_mm": spacing_mm}
+    arrays["foreground"] = _remember_foreground(label, overlapping=config.data.overlapping)
+    meta = {
+        "id": case.id,
+        "grid": asdict(grid),
+        "intensity": asdict(sample["intensity"]),
+        "spacing_mm": spacing_mm,
+        "cut": [str(path) for path in sample["cut"]],
+    }
 
     draft = entry.parent / f".writing-{uuid.uuid4().hex}"
     try:
@@ -218,15 +230,16 @@ def _write_entry(case: Case, config: Config, entry: Path, first: int) -> None:
         ) from None
 
 
-def _remember_foreground(label: np.ndarray) -> np.ndarray:
-    """Rows (class index, *coordinates) of labelled voxels, the same on each call."""
+def _remember_foreground(label: np.ndarray, *, overlapping: bool = False) -> np.ndarray:
+    """Rows (number of the label, *coordinates) of labelled voxels, the same on each call."""
     rng = np.random.default_rng(0)
     rows = [np.zeros((0, 1 + label.ndim), dtype=np.int32)]
     flat = label.reshape(-1)
-    for index in np.unique(flat):
-        if index in (0, IGNORE):
+    present = [int(index) for index in np.unique(flat) if index not in (0, IGNORE)]
+    for index in range(1, MOST_OVERLAPPING + 1) if overlapping else present:
+        places = np.flatnonzero(label_mask(flat, index, overlapping))
+        if not len(places):
             continue
-        places = np.flatnonzero(flat == index)
         if len(places) > _REMEMBERED_VOXELS:
             places = np.sort(rng.choice(places, _REMEMBERED_VOXELS, replace=False))
         voxels = np.stack(np.unravel_index(places, label.shape), axis=1)

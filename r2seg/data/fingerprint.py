@@ -9,13 +9,18 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, Image, LabelMap, SeriesChoice, check_same_grid, read_image, read_label_map
+from r2seg.data.images import IGNORE, GridError, Image, SeriesChoice, read_image, read_label_map, read_labels
 from r2seg.errors import UserError
+from r2seg.labels import IgnoreLabel, Labels
+from r2seg.metrics import label_mask
 from r2seg.workers import in_order
+
+ImageType = TypeVar("ImageType", bound=Image)
 
 PERCENTILES = (0.5, 50.0, 99.5)
 # Values looked at for percentiles: enough for a tenth of a percentile, and bounded for large volumes.
@@ -76,7 +81,12 @@ class CaseContents:
 
 
 def read_case(
-    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+    case: Case,
+    labels: Labels,
+    ignore_label: IgnoreLabel | None = None,
+    *,
+    overlapping: bool = False,
+    series: SeriesChoice = (),
 ) -> CaseContents:
     """The files of a case; unlike training, which stops at the first, it lists everything that is wrong with them.
 
@@ -84,43 +94,36 @@ def read_case(
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        overlapping: Whether labels may overlap: indices are bits then.
         series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
     problems: list[str] = []
     warnings: list[str] = []
 
-    def read(kind: str, function: Callable[[], Image]) -> Image | None:
+    def read(kind: str, function: Callable[[], ImageType]) -> ImageType | None:
         try:
-            found = function()
+            return function()
+        except GridError as error:
+            problems.append(_with_remedy(error, f"export the {kind} on the grid of its image, or remove the case"))
         except UserError as error:
             problems.append(_with_remedy(error, f"replace the {kind}, or remove the case"))
-            return None
-        if image is not None:
-            try:
-                check_same_grid(image, found)
-            except UserError as error:
-                problems.append(_with_remedy(error, f"export the {kind} on the grid of its image, or remove the case"))
-                return None
-        return found
+        return None
 
-    image: Image | None = None
     image = read("image", lambda: read_image(case.images, series=series))
     label = mask = None
     if case.labels and labels:
         label = read(
-            "label", lambda: read_label_map(case.reference, labels, ignore_label, image=case.images[0], series=series)
+            "label", lambda: read_labels(case.labels, labels, ignore_label, overlapping=overlapping, like=image)
         )
     if (field := case.mask) is not None:
-        mask = read("mask", lambda: read_label_map(field, {"field of view": 255}))
+        mask = read("mask", lambda: read_label_map(field, {"field of view": 255}, like=image))
     for path in case.observers if labels else ():  # only evaluations use them: training goes on without
         try:
-            observer = read_label_map(path, labels, ignore_label, image=case.images[0], series=series)
-            if image is not None:
-                check_same_grid(image, observer)
+            read_labels((path,), labels, ignore_label, overlapping=overlapping, like=image)
         except UserError as error:
             warnings.append(_with_remedy(error, "replace or remove this second reference"))
     for kind, found in (("label", label), ("mask", mask)):
-        if isinstance(found, LabelMap) and found.cut:
+        if found is not None and found.cut:
             warnings.append(f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut at grey level 128")
     indices = None if label is None else label.array[0]
     if indices is not None and mask is not None:
@@ -137,7 +140,12 @@ def _with_remedy(error: UserError, remedy: str) -> str:
 
 
 def measure_case(
-    case: Case, labels: Mapping[str, Sequence[int]], ignore_label: int | None = None, *, series: SeriesChoice = ()
+    case: Case,
+    labels: Labels,
+    ignore_label: IgnoreLabel | None = None,
+    *,
+    overlapping: bool = False,
+    series: SeriesChoice = (),
 ) -> CaseFacts:
     """The facts of one case; never raises for what its files hold.
 
@@ -145,18 +153,22 @@ def measure_case(
         case: Its files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        overlapping: Whether labels may overlap: indices are bits then.
         series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
-    return facts_of(case, read_case(case, labels, ignore_label, series=series), labels)
+    return facts_of(
+        case, read_case(case, labels, ignore_label, overlapping=overlapping, series=series), labels, overlapping
+    )
 
 
-def facts_of(case: Case, contents: CaseContents, labels: Mapping[str, Sequence[int]]) -> CaseFacts:
+def facts_of(case: Case, contents: CaseContents, labels: Labels, overlapping: bool = False) -> CaseFacts:
     """The facts of a case that is in memory.
 
     Args:
         case: Its files.
         contents: What ``read_case`` read.
         labels: Name -> values, in class order.
+        overlapping: Whether its indices are the bits of overlapping labels.
     """
     image, indices = contents.image, contents.indices
     if image is None:
@@ -166,7 +178,10 @@ def facts_of(case: Case, contents: CaseContents, labels: Mapping[str, Sequence[i
     num_counted = num_voxels
     if indices is not None:
         tally = _tally(indices)
-        foreground = {name: int(tally[index]) for index, name in enumerate(labels, start=1)}
+        every = np.arange(256)
+        foreground = {
+            name: int(tally[label_mask(every, index, overlapping)].sum()) for index, name in enumerate(labels, start=1)
+        }
         num_counted -= int(tally[IGNORE])
     spacing_mm, orientation = _geometry(image)
     return CaseFacts(
@@ -219,9 +234,10 @@ def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, floa
 
 def measure_cases(
     cases: Sequence[Case],
-    labels: Mapping[str, Sequence[int]],
-    ignore_label: int | None = None,
+    labels: Labels,
+    ignore_label: IgnoreLabel | None = None,
     *,
+    overlapping: bool = False,
     series: SeriesChoice = (),
     workers: int | None = None,
     on_case: Callable[[int, int], None] | None = None,
@@ -232,8 +248,16 @@ def measure_cases(
         cases: Their files.
         labels: Name -> values in the files, in class order; {} to leave the labels out.
         ignore_label: Value in the files of pixels that are neither trained on nor scored.
+        overlapping: Whether labels may overlap: indices are bits then.
         series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
         workers: Cases read at the same time; None for one per core, at most 4.
         on_case: Called with the number of cases done and of all cases after each.
     """
-    return list(in_order(lambda case: measure_case(case, labels, ignore_label, series=series), cases, workers, on_case))
+    return list(
+        in_order(
+            lambda case: measure_case(case, labels, ignore_label, overlapping=overlapping, series=series),
+            cases,
+            workers,
+            on_case,
+        )
+    )

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r2seg.labels import MOST_OVERLAPPING
+from r2seg.metrics import IGNORE, label_mask
+
 # Spatial axis that each plane slices: a volume's axes are ordered R, A, S.
 PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
 
@@ -26,7 +29,7 @@ class WorkingGrid:
     """How a file's grid and the working grid relate.
 
     Attributes:
-        order: File axis that becomes each working axis; (0, 1) for pictures.
+        order: File axis that becomes each working axis; (0, 1) for pictures, whose axes are rows and columns.
         flips: For each working axis, whether it runs against the file's.
         oriented_shape: Shape after ordering and flipping, before resampling.
         shape: Shape of the working grid.
@@ -39,7 +42,11 @@ class WorkingGrid:
 
     @classmethod
     def of(
-        cls, shape: Sequence[int], affine: np.ndarray | None, spacing_mm: Sequence[float] | None = None
+        cls,
+        shape: Sequence[int],
+        affine: np.ndarray | None,
+        spacing_mm: Sequence[float] | None = None,
+        picture_shape: Sequence[int] | None = None,
     ) -> WorkingGrid:
         """The grid of an image with this shape and affine.
 
@@ -51,9 +58,10 @@ class WorkingGrid:
             shape: (*S) of the file.
             affine: (4, 4) voxel index -> RAS+ millimetres, or None.
             spacing_mm: Wanted voxel size along R, A and S; the file's own by default. Pictures ignore it.
+            picture_shape: Wanted rows and columns of a picture; its own by default. Volumes ignore it.
         """
         if len(shape) == 2:
-            return cls((0, 1), (False, False), tuple(shape), tuple(shape))
+            return cls((0, 1), (False, False), tuple(shape), tuple(picture_shape or shape))
         from nibabel.orientations import io_orientation
 
         if affine is None:
@@ -213,10 +221,23 @@ def resample(oriented: np.ndarray, grid: WorkingGrid, bounds: Sequence[tuple[int
     return box
 
 
-def resample_indices(oriented: np.ndarray, grid: WorkingGrid) -> np.ndarray:
-    """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share."""
+def resample_indices(oriented: np.ndarray, grid: WorkingGrid, *, overlapping: bool = False) -> np.ndarray:
+    """A class-index map (*S) on the working grid: each voxel takes the class with the largest interpolated share.
+
+    Of a map of overlapping labels each bit is resampled by itself: a voxel has a label that covers more than half of what is known
+    of it, and is ignored if more than half of it is.
+    """
     if not grid.resampled:
         return oriented
+    if overlapping:
+        ignored = resample((oriented == IGNORE)[None], grid)[0]
+        bits = np.zeros(grid.shape, dtype=np.uint8)
+        for label in range(1, MOST_OVERLAPPING + 1):
+            mask = label_mask(oriented, label, overlapping=True)
+            if mask.any():
+                bits |= np.uint8(1 << (label - 1)) * (resample(mask[None], grid)[0] > (1 - ignored) / 2)
+        bits[ignored > 0.5] = IGNORE
+        return bits
     result = np.zeros(grid.shape, dtype=np.uint8)
     box = _labelled_box(oriented, grid)
     best = inner = np.zeros(0)

@@ -40,6 +40,10 @@ class Intensity:
         )
         return values.to(torch.float32).clamp(low, high).sub_(shift).mul_(factor)
 
+    def repeated(self, times: int) -> Intensity:
+        """The map of the same channels so many times, one set after the other."""
+        return Intensity(self.low * times, self.high * times, self.shift * times, self.factor * times)
+
     def of_channels(self, part: slice) -> Intensity:
         """The map of some of the channels."""
         return Intensity(self.low[part], self.high[part], self.shift[part], self.factor[part])
@@ -76,19 +80,38 @@ _PERCENTILE_SAMPLES = 2_000_000
 ChannelMap = tuple[float, float, float, float]
 
 
-def measure_intensity(array: np.ndarray, preprocessing: Preprocessing) -> Intensity:
+def measure_intensity(
+    array: np.ndarray, preprocessing: Preprocessing, field_of_view: np.ndarray | None = None
+) -> Intensity:
     """The intensity map of a case, from its file's values.
 
     Args:
         array: Values (C, *S) of the whole case.
         preprocessing: Its ``intensity`` section names the kind, a key of ``INTENSITIES``, and its options.
+        field_of_view: (*S), non-zero inside; needed by the region of that name.
 
     Raises:
-        UserError: The kind is unknown.
+        UserError: The kind or the region is unknown.
     """
     options = preprocessing.intensity
     measure = entry_of(INTENSITIES, options.kind, "preprocessing.intensity.kind")
-    return Intensity(*zip(*(measure(channel, options) for channel in array), strict=True))
+    region = entry_of(REGIONS, getattr(options, "region", "image"), "preprocessing.intensity.region")
+    parts = ((part if part.size else channel) for channel in array for part in [region(channel, field_of_view)])
+    return Intensity(*zip(*(measure(part, options) for part in parts), strict=True))
+
+
+def _inside(channel: np.ndarray, field_of_view: np.ndarray | None) -> np.ndarray:
+    if field_of_view is None:
+        raise ValueError("intensities inside the field of view need one")
+    return channel[field_of_view > 0]
+
+
+# preprocessing.intensity.region -> the values of a channel (*S) that are measured; all of them if none is left
+REGIONS: dict[str, Callable[[np.ndarray, np.ndarray | None], np.ndarray]] = {
+    "image": lambda channel, _: channel,
+    "nonzero": lambda channel, _: channel[channel != 0],
+    "field_of_view": _inside,
+}
 
 
 def _linear(low: float, high: float) -> ChannelMap:
@@ -120,7 +143,7 @@ def _unit(channel: np.ndarray, options: Any) -> ChannelMap:
     return _linear(0.0, float(np.iinfo(channel.dtype).max) if channel.dtype.kind in "ui" else 1.0)
 
 
-# Kind -> measure of one channel (*S) with the options of its section in config/schema/
+# Kind -> measure of one channel (*S), or of the values (N) of its region, with the options of its section in config/schema/
 INTENSITIES: dict[str, Callable[[np.ndarray, Any], ChannelMap]] = {
     "hu_window": _hu_window,
     "percentile": _percentile,

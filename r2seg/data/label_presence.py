@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, read_label_map
+from r2seg.data.formats import File, open_file
+from r2seg.data.images import IGNORE, is_dicom_label, read_labels
 from r2seg.errors import UserError
+from r2seg.metrics import label_mask
 from r2seg.workers import in_order
 
 if TYPE_CHECKING:
@@ -37,13 +39,16 @@ def labels_present(
         if not case.labels:
             return frozenset()
         try:
-            indices = read_label_map(
-                case.reference, data.labels, data.ignore_label, image=case.images[0], series=data.series
+            indices = read_labels(
+                case.labels, data.labels, data.ignore_label, overlapping=data.overlapping, like=_drawn_on(case, data)
             ).array
         except UserError as error:
             return str(error)
         counts = np.bincount(indices.reshape(-1), minlength=IGNORE + 1)
-        return frozenset(name for index, name in enumerate(names, start=1) if counts[index])
+        values = np.flatnonzero(counts)
+        return frozenset(
+            name for index, name in enumerate(names, start=1) if label_mask(values, index, data.overlapping).any()
+        )
 
     found: dict[str, frozenset[str]] = {}
     mistakes: list[str] = []
@@ -55,3 +60,10 @@ def labels_present(
     if mistakes:
         raise UserError("\n".join(mistakes))
     return found
+
+
+def _drawn_on(case: Case, data: Data) -> File | None:
+    """The image of a label that has no grid of its own; others are read without it."""
+    if not is_dicom_label(case.labels[0]):
+        return None
+    return open_file(case.images[0], series=data.series)

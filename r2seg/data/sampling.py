@@ -22,7 +22,8 @@ from r2seg.data.cache import CachedCase
 from r2seg.data.cutting import cut_boxes, draw_turns, interpolate, keep_some_straight, place_turned
 from r2seg.data.geometry import PLANES, pad_to
 from r2seg.data.images import IGNORE
-from r2seg.data.intensity import clip_each, scale_each
+from r2seg.data.intensity import Intensity, clip_each, scale_each
+from r2seg.data.preprocessing import neighbouring
 
 if TYPE_CHECKING:
     from r2seg.config import Augmentation, Sampling, Window
@@ -76,7 +77,7 @@ class WindowSampler:
                 yield self._finish(drawn, epoch, step)
 
     def batch(self, epoch: int, step: int) -> dict[str, Any]:
-        """One batch: ``image`` (B, C, *window) float32, ``label`` (B, *window) int64 class indices, ``case`` ids."""
+        """One batch: ``image`` (B, C, *window) float32 (2.5-D: C with the neighbouring slices), ``label`` (B, *window) int64 class indices, ``case`` ids."""
         return self._finish(self._draw(epoch, step), epoch, step)
 
     def _draw(self, epoch: int, step: int) -> dict[str, Any]:
@@ -123,15 +124,34 @@ class WindowSampler:
         plane = PLANES[self.window.plane_in_volumes] if len(self.window.size) < dims else None
         return [axis for axis in range(dims) if axis != plane]
 
+    def _shown(self, case: CachedCase, parts: Sequence[slice]) -> np.ndarray:
+        """Voxels of a part of a case, as a view where that is possible; of a slice of a volume also those of its neighbours.
+
+        Shape: (C, *window's axes), with ``window.num_slices`` times the case's channels for slices of volumes.
+        """
+        voxels = np.asarray(case.voxels)
+        if len(self.window.size) == case.label.ndim:
+            return voxels[(slice(None), *parts)]
+        axis = PLANES[self.window.plane_in_volumes]
+        own = parts[axis].start
+        if not self.window.neighbours:
+            return voxels[(slice(None), *parts[:axis], own, *parts[axis + 1 :])]
+        shown = neighbouring([own], self.window.neighbours, case.label.shape[axis])[:, 0]
+        return np.concatenate([voxels[(slice(None), *parts[:axis], each, *parts[axis + 1 :])] for each in shown])
+
+    def _intensities(self, cases: Sequence[CachedCase]) -> list[Intensity]:
+        """The intensity map of each case's windows."""
+        return [case.intensity.repeated(self.window.num_slices) for case in cases]
+
     def _cut_straight(self, places: Sequence[_Place]) -> dict[str, Tensor]:
         images, labels = [], []
         for place in places:
             case, parts = place.case, place.parts
-            voxels, label = case.voxels[(slice(None), *parts)], case.label[parts]
+            label = case.label[parts]
             if len(self.window.size) < case.label.ndim:
-                axis = PLANES[self.window.plane_in_volumes]
-                voxels, label = voxels.take(0, axis=1 + axis), label.take(0, axis=axis)
-            pixels = case.intensity(torch.from_numpy(np.ascontiguousarray(voxels, dtype=np.float32)))
+                label = label.take(0, axis=PLANES[self.window.plane_in_volumes])
+            voxels = np.ascontiguousarray(self._shown(case, parts), dtype=np.float32)
+            pixels = case.intensity.repeated(len(voxels) // len(case.voxels))(torch.from_numpy(voxels))
             images.append(pad_to(pixels, self.window.size))
             labels.append(pad_to(torch.from_numpy(np.ascontiguousarray(label)), self.window.size, IGNORE))
         return {"image": torch.stack(images), "label": torch.stack(labels)}
@@ -143,9 +163,9 @@ class WindowSampler:
             case = place.case
             axes = self._axes(case)
             # The slice of a volume; axes that the window has are kept whole.
-            parts = tuple(slice(None) if axis in axes else part.start for axis, part in enumerate(place.parts))
-            images.append(np.asarray(case.voxels)[(slice(None), *parts)])
-            labels.append(np.asarray(case.label)[parts])
+            parts = tuple(slice(None) if axis in axes else part for axis, part in enumerate(place.parts))
+            images.append(self._shown(case, parts))
+            labels.append(np.asarray(case.label)[tuple(part if part == slice(None) else part.start for part in parts)])
             spacing_mm[index] = [case.spacing_mm[axis] for axis in axes]
             voxels[index] = np.nan if place.voxel is None else place.voxel[axes]
             corners[index] = [place.parts[axis].start for axis in axes]
@@ -157,7 +177,7 @@ class WindowSampler:
         straight = corners - np.maximum(size - extents, 0) // 2 + (np.array(size) - 1) / 2
         turns, centres = keep_some_straight(extents, size, turns, centres, straight, rng)
         boxes = cut_boxes(images, labels, size, turns, centres)
-        pixels = clip_each([place.case.intensity for place in places], torch.from_numpy(boxes.image))
+        pixels = clip_each(self._intensities([place.case for place in places]), torch.from_numpy(boxes.image))
         return {"image": pixels, "label": torch.from_numpy(boxes.label), "theta": torch.from_numpy(boxes.theta)}
 
     def _finish(self, drawn: dict[str, Any], epoch: int, step: int) -> dict[str, Any]:
@@ -167,7 +187,7 @@ class WindowSampler:
         )
         if theta:
             image, label = interpolate(image, label, theta[0], self.window.size)
-            image = scale_each([case.intensity for case in cases], image)
+            image = scale_each(self._intensities(cases), image)
         rng = np.random.default_rng([self.seed, epoch, step, 1])
         axes = flip_axes(self.window, pictures=cases[0].label.ndim == 2)
         windows = augment(Windows(image, label, axes), self.augmentation, rng)

@@ -20,7 +20,8 @@ from r2seg.data.splits import PARTS, DrawnSplit
 from r2seg.data_check.findings import Finding, Member, in_reading_order, remarks
 from r2seg.data_check.rules import Traits, refusals
 from r2seg.errors import UserError
-from r2seg.pictures.colours import colours_of
+from r2seg.labels import hexadecimal
+from r2seg.palette import label_colors
 from r2seg.pictures.contact_sheet import Tile, tile_of
 from r2seg.workers import in_order
 
@@ -98,7 +99,8 @@ def check_data(
         on_case: Called with the number of cases done and of all cases after each.
     """
     errors: list[Finding] = []
-    colours = colours_of(list(config.data.labels))
+    data = config.data
+    colours = {name: hexadecimal(color) for name, color in label_colors(data.labels).items()}
     with _collected_warnings() as logged:
         try:
             found = find_cases(config.data)
@@ -115,7 +117,7 @@ def check_data(
 
         def look(item: tuple[str, Case]) -> CheckedCase:
             part, case = item
-            contents = read_case(case, config.data.labels, config.data.ignore_label, series=config.data.series)
+            contents = read_case(case, data.labels, data.ignore_label, overlapping=data.overlapping, series=data.series)
             checked = _checked(part, case, contents, config)
             return replace(checked, tile=_tile(contents, config, colours)) if pictures else checked
 
@@ -139,7 +141,7 @@ def _split_of(found: Sequence[Case], config: Config, errors: list[Finding]) -> D
 
 
 def _checked(part: str, case: Case, contents: CaseContents, config: Config) -> CheckedCase:
-    facts: CaseFacts = facts_of(case, contents, config.data.labels)
+    facts: CaseFacts = facts_of(case, contents, config.data.labels, config.data.overlapping)
     channels = () if contents.image is None else tuple(contents.image.array)
     quantiles = tuple(np.quantile(evenly_spread(channel), _QUANTILES).astype(np.float32) for channel in channels)
     return CheckedCase(case, part, facts, quantiles)
@@ -150,7 +152,7 @@ def _tile(contents: CaseContents, config: Config, colours: dict[str, str]) -> Ti
         return None
     window = config.preprocessing.intensity
     shown = (window.low, window.high) if window.kind == "hu_window" else None
-    return tile_of(contents.image, contents.indices, list(colours.values()), shown)
+    return tile_of(contents.image, contents.indices, list(colours.values()), shown, overlapping=config.data.overlapping)
 
 
 def _refused(cases: Sequence[CheckedCase], config: Config) -> list[Finding]:

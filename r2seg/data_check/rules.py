@@ -52,6 +52,11 @@ def refusals(parts: Mapping[str, Sequence[Traits]], config: Config) -> list[str]
         problems.append(
             f"window.plane is {config.window.plane} and {_are(pictures, len(everything))} pictures, not volumes: leave window.plane out"
         )
+    if config.window.neighbours and pictures:
+        problems.append(
+            f"window.neighbours is {config.window.neighbours} and {_are(pictures, len(everything))} pictures, which have no "
+            "neighbouring slices: leave window.neighbours out"
+        )
     for part in ("train", "validation"):
         members = parts.get(part, ())
         if not members or any(case.labels is None for case in members):

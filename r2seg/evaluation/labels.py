@@ -11,9 +11,10 @@ import torch
 from r2seg.data.formats import PICTURES
 from r2seg.data.images import IGNORE, ImageError, is_dicom_label, read_label_map, split_suffix
 from r2seg.errors import UserError, some
-from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.results import Row, Target
 from r2seg.evaluation.scoring import Job
+from r2seg.labels import Labels
 from r2seg.workers import Progress, in_order
 
 ANY_VALUE = {str(value): value for value in range(1, IGNORE)}  # class index = file value

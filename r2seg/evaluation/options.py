@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 from r2seg.errors import UserError
+from r2seg.labels import MOST_OVERLAPPING, IgnoreLabel, Label, Labels, values_of
 
 if TYPE_CHECKING:
     from r2seg.thresholds import Thresholds
 
 ID = "{id}"
-Labels = Mapping[str, int | Sequence[int]]
-"""Name of a label -> its value, or values, in the files."""
 
 MISSING = {
     "miss": "a case without a prediction is scored as if nothing was predicted",
@@ -115,8 +114,17 @@ class EvaluationOptions:
         ),
     ] = None
     ignore_label: Annotated[
-        int | None, Option("Value in the references of pixels that are not counted.", COUNTED, "N", recorded=True)
+        IgnoreLabel | None,
+        Option("Value in the references of pixels that are not counted.", COUNTED, "N", recorded=True),
     ] = None
+    overlapping: Annotated[
+        bool,
+        Option(
+            "Labels may overlap: a file holds one channel per label, or is a picture that r2seg-infer wrote of such labels.",
+            COUNTED,
+            recorded=True,
+        ),
+    ] = False
     masks: Annotated[
         Path | None,
         Option(
@@ -207,7 +215,11 @@ class EvaluationOptions:
         if self.group is not None:
             _check_group(self.group)
         if self.labels is not None:
-            self._set("labels", _checked_labels(self.labels, self.ignore_label))
+            self._set("labels", _checked_labels(self.labels, self.ignore_label, self.overlapping))
+        elif self.overlapping:
+            raise UserError(
+                "overlapping labels have to be named, in the order of the channels: --label disc=1 --label cup=1"
+            )
         self.read_thresholds()
         from r2seg.metrics.catalogue import choose_measures
 
@@ -248,22 +260,28 @@ EvaluationOptions.__doc__ = (EvaluationOptions.__doc__ or "").rstrip() + "\n\n  
 )  # fmt: skip
 
 
-def as_values(values: int | Sequence[int]) -> Sequence[int]:
-    """The values of a label in the files, also where it is a single one."""
-    return (int(values),) if isinstance(values, int | Integral) else tuple(int(value) for value in values)
-
-
-def _checked_labels(labels: Labels, ignore_label: int | None) -> Labels:
+def _checked_labels(labels: Labels, ignore_label: IgnoreLabel | None, overlapping: bool) -> Labels:
     if not labels:
         raise UserError("labels is empty: name at least one, such as lung=1")
-    seen = {0: "the background"} | ({} if ignore_label is None else {ignore_label: "ignore_label"})
+    seen: dict[IgnoreLabel, str] = {0: "the background"}
+    if ignore_label is not None:
+        seen[ignore_label] = "ignore_label"
+    if overlapping and len(labels) > MOST_OVERLAPPING:
+        raise UserError(f"there are {len(labels)} labels: at most {MOST_OVERLAPPING} can overlap")
     for name, values in labels.items():
-        for value in as_values(values):
+        if overlapping:  # each has a channel of its own
+            seen = {value: owner for value, owner in seen.items() if not owner.startswith("label ")}
+        for value in values_of(values):
             if value in seen:
                 raise UserError(f"label {name} takes the value {value}, which is that of {seen[value]}")
             seen[value] = f"label {name}"
     return {
-        name: int(values) if isinstance(values, int | Integral) else as_values(values)
+        # A label of a config keeps its colours.
+        name: values
+        if isinstance(values, Label)
+        else int(values)
+        if isinstance(values, Integral)
+        else values_of(values)
         for name, values in labels.items()
     }
 

@@ -55,7 +55,14 @@ def find_targets(
         if unlabelled or not references:
             raise UserError(f"no reference for {some(unlabelled)}" if unlabelled else "no case to score")
         targets = [
-            Target(case.id, case.group or case.id, case.reference, case.mask, case.images)
+            Target(
+                case=case.id,
+                group=case.group or case.id,
+                reference=case.labels[0] if options.overlapping else case.reference,
+                mask=case.mask,
+                images=case.images,
+                others=case.labels[1:] if options.overlapping else (),
+            )
             for case in sorted(references, key=lambda case: case.id)
         ]
     first: dict[str, Target] = {}
@@ -84,6 +91,7 @@ def find_targets(
             reference=target.reference,
             mask=masks[target.case],
             images=images[target.case],
+            others=target.others,
         )
         for target in targets
     ]

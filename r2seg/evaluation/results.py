@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.evaluation.options import EvaluationOptions
+from r2seg.labels import Labels
 from r2seg.metrics import Histogram, LevelCounts
 from r2seg.thresholds import Thresholds
 
@@ -25,9 +26,10 @@ class Target:
     Attributes:
         case: Id of the case: relative path without suffix, forward slashes.
         group: Patient; intervals are over groups, not cases.
-        reference: Label map.
+        reference: Label map; the first of them if each label has its own.
         mask: Field of view, or None for the whole image.
         images: Files of the image, for pictures in the report; may be empty.
+        others: Label maps of the labels after the first, if labels overlap and each has its own.
     """
 
     case: str
@@ -35,6 +37,7 @@ class Target:
     reference: Path
     mask: Path | None = None
     images: tuple[Path, ...] = ()
+    others: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Row:
         reference: File.
         histogram: Of its probabilities, until all cases are pooled; None in a report.
         undeclared: Pixels of reference and prediction whose undeclared value was counted as background.
-        cut: Which of its files ("reference", "prediction", "field of view") are smeared 0/255 masks, cut at grey level 128.
+        cut: Which of its files ("reference", "prediction", "field of view") are smeared masks: cut at grey level 128, colours to the nearest.
     """
 
     method: str

@@ -16,6 +16,7 @@ from r2seg.errors import UserError
 from r2seg.evaluation.options import EvaluationOptions
 from r2seg.inference.batch import Job, Outcome, infer, plan_case_jobs
 from r2seg.inference.segmenter import Segmenter
+from r2seg.labels import Label
 from r2seg.run import Run
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class RunPredictions:
     cases: CasesOfPart
     folder: Path
     jobs: list[Job]
-    labels: dict[str, tuple[int, ...]]
+    labels: dict[str, Label]
 
     @classmethod
     def plan(cls, run: Path, cases: CasesOfPart, folder: Path) -> RunPredictions:
@@ -53,6 +54,17 @@ class RunPredictions:
             raise UserError(
                 f"{run} predicts {', '.join(ours)} and the labels of {cases.origin} are {', '.join(theirs)}: "
                 "give them the same names (their values may differ)"
+            )
+        overlapping = opened.config.data.overlapping
+        if overlapping != cases.config.data.overlapping:
+            run_or_cases = run if overlapping else cases.origin
+            raise UserError(
+                f"the labels of {run_or_cases} overlap (data.overlapping) and the others' do not: they cannot be compared"
+            )
+        if overlapping and list(ours) != list(theirs):
+            raise UserError(
+                f"{run} predicts {', '.join(ours)} and the labels of {cases.origin} are {', '.join(theirs)}: labels that overlap are "
+                "channels of the files: give them in the same order"
             )
         labels = {name: theirs[name] for name in ours}
         return cls(opened, cases, folder, plan_case_jobs(cases.cases, folder, series=cases.config.data.series), labels)
@@ -113,6 +125,8 @@ class RunPredictions:
             parts = {}
         found = {}
         for part in ("train", "validation"):
-            files = {case.reference.resolve() for case in parts.get(part, ())}
-            found[f"cases_of_its_{part}"] = [case.id for case in self.cases.cases if case.reference.resolve() in files]
+            files = {path.resolve() for case in parts.get(part, ()) for path in case.labels}
+            found[f"cases_of_its_{part}"] = [
+                case.id for case in self.cases.cases if any(path.resolve() in files for path in case.labels)
+            ]
         return found

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r2seg.data.formats import File, open_file
 from r2seg.data.images import (
     IGNORE,
     Grid,
@@ -25,12 +26,15 @@ from r2seg.data.images import (
     is_dicom_label,
     read_grid,
     read_label_map,
+    read_labels,
     read_probabilities,
 )
 from r2seg.devices import resolve_device
 from r2seg.errors import UserError
-from r2seg.evaluation.options import EvaluationOptions, Labels
+from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.results import Method, Report, Row, Target
+from r2seg.labels import IgnoreLabel, Labels
+from r2seg.metrics import label_mask
 from r2seg.metrics.catalogue import FAMILIES, MEASURES, Pair, exact_histograms
 from r2seg.thresholds import Thresholds
 
@@ -116,9 +120,16 @@ class Job:
         return grids
 
     def _grid(self, target: Target, path: Path) -> Grid:
+        image = self._drawn_on(target, path)
         if is_dicom_label(path):
-            return grid_of_dicom_label(path, next(iter(target.images), None), series=self.options.series)
-        return read_grid(path)
+            return grid_of_dicom_label(path, image)
+        return read_grid(path) if image is None else image.grid
+
+    def _drawn_on(self, target: Target, path: Path) -> File | None:
+        """The image of a label map that lies on no grid of its own (DICOM), or on a cropped one (3D Slicer); None for others."""
+        if not target.images or not (is_dicom_label(path) or path.name.lower().endswith(".seg.nrrd")):
+            return None
+        return open_file(target.images[0], series=self.options.series)
 
     def score(self, target: Target) -> list[Row]:
         """Rows of one case: every method and label."""
@@ -147,7 +158,7 @@ class Job:
 
     def _truth(self, target: Target) -> tuple[LabelMap, Tensor, FilesRead]:
         """The reference as it was read, its indices (255 where nothing is counted), and the files they are from."""
-        reference = self._label_map(target, target.reference, self.options.ignore_label)
+        reference = self._label_map(target, (target.reference, *target.others), self.options.ignore_label)
         files = FilesRead.of("reference", reference)
         truth = reference.array[0]
         if target.mask is not None:
@@ -170,20 +181,21 @@ class Job:
             prediction = prediction.masked_fill(truth == IGNORE, 0)
         return self._pairs(prediction, truth, self._probabilities(method, target, reference), reference), files
 
-    def _label_map(self, target: Target, path: Path, ignore_label: int | None) -> LabelMap:
-        return read_label_map(
-            path,
+    def _label_map(self, target: Target, paths: Sequence[Path], ignore_label: IgnoreLabel | None) -> LabelMap:
+        options = self.options
+        return read_labels(
+            paths,
             self.labels,
             ignore_label,
-            undeclared=self.options.undeclared,
-            image=next(iter(target.images), None),
-            series=self.options.series,
+            overlapping=options.overlapping,
+            undeclared=options.undeclared,
+            like=self._drawn_on(target, paths[0]),
         )
 
     def _prediction(self, target: Target, path: Path | None, reference: Image) -> tuple[Tensor, FilesRead]:
         if path is None:
             return torch.zeros(reference.shape, dtype=torch.uint8), FilesRead()
-        image = self._label_map(target, path, None)
+        image = self._label_map(target, (path,), None)
         return torch.from_numpy(_onto(image, reference, order=0)[0]), FilesRead.of("prediction", image)
 
     def _probabilities(self, method: Method, target: Target, reference: Image) -> Tensor | None:
@@ -208,15 +220,16 @@ class Job:
         steps = None if reference.affine is None else torch.from_numpy(reference.affine[:3, :dims].copy())
         if steps is not None and dims == 2:
             steps = torch.diag(steps.norm(dim=0))
-        pair = partial(Pair, steps_mm=steps, tolerance_mm=self.options.tolerance_mm)
+        tolerance_mm, overlapping = self.options.tolerance_mm, self.options.overlapping
+        pair = partial(Pair, steps_mm=steps, tolerance_mm=tolerance_mm)
         if self.thresholds is None:
-            return [pair(prediction, truth, len(self.labels), probabilities=probabilities)]
+            return [pair(prediction, truth, len(self.labels), probabilities=probabilities, overlapping=overlapping)]
         assert probabilities is not None  # thresholds cut probabilities: both are read, or neither
         ignored = truth == IGNORE
         return [
             pair(
                 (probability >= self.thresholds.values[name]).to(torch.uint8).masked_fill_(ignored, 0),
-                (truth == index).to(torch.uint8).masked_fill_(ignored, IGNORE),
+                label_mask(truth, index, overlapping).to(torch.uint8).masked_fill_(ignored, IGNORE),
                 1,
                 probabilities=probability[None],
             )

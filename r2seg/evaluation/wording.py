@@ -12,6 +12,7 @@ from typing import Any
 from r2seg.data.images import CUT
 from r2seg.errors import counted, some
 from r2seg.evaluation.statistics import FEW_GROUPS, LEVEL, MIN_GROUPS
+from r2seg.labels import colors_in_files
 from r2seg.metrics.catalogue import MEASURES
 
 LABELS_FOUND = "the values of the references"
@@ -241,6 +242,8 @@ def _origin(settings: Mapping[str, Any]) -> str:
 
 
 def _notes_on_files(summary: Mapping[str, Any]) -> Iterator[str]:
+    colors = any(colors_in_files(label) for label in summary["settings"]["labels"].values())
+    to_color = ", colours to the nearest declared one" if colors else ""
     for name, method in summary["methods"].items():
         if missing := method["missing"]:
             skipped = summary["settings"]["missing"] == "skip" or method["role"] == "observer"
@@ -253,7 +256,8 @@ def _notes_on_files(summary: Mapping[str, Any]) -> Iterator[str]:
         for file in ("reference", "prediction", "field of view"):
             if cut := [case for case, files in method["smeared_masks_cut"].items() if file in files]:
                 yield (
-                    f"{name}: {file} smeared by JPEG or by resizing and cut at grey level {CUT} of 255: {some(cut, 20)}"
+                    f"{name}: {file} smeared by JPEG or by resizing and cut at grey level {CUT} of 255{to_color}: "
+                    f"{some(cut, 20)}"
                 )
         if extra := method["extra"]:
             yield f"{name}: {len(extra)} without a reference, not scored: {some(extra, 20)}"

@@ -26,12 +26,14 @@ class Job:
         images: One file (or folder with a DICOM series), or one per channel.
         output: Label map to write.
         probabilities: Probability map to write if requested.
+        mask: File of the field of view, if the case has one.
         series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
     """
 
     images: tuple[Path, ...]
     output: Path
     probabilities: Path
+    mask: Path | None = None
     series: SeriesChoice = ()
 
 
@@ -102,7 +104,7 @@ def plan_jobs(
             target = output if single else output / images[0].parent.relative_to(root) / name
             below = target.relative_to(output.parent if single else output)
             probable = probabilities_path((output.parent if single else output) / "probabilities" / below)
-            jobs.append(Job(images, target, probable, tuple(series)))
+            jobs.append(Job(images, target, probable, series=tuple(series)))
     jobs = _without_parts_of_sets(list(dict.fromkeys(jobs)), in_channels, output if single else None)
     if single and len(jobs) > 1:
         raise UserError(f"-o {output} is one file, but there are {len(jobs)} cases: name a folder")
@@ -128,7 +130,7 @@ def plan_case_jobs(
     for case in cases:
         suffix = split_suffix(output_name(case.images[0]))[1]
         probable = probabilities_path(output / "probabilities" / f"{case.id}{suffix}")
-        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable, tuple(series)))
+        jobs.append(Job(case.images, output / f"{case.id}{suffix}", probable, case.mask, tuple(series)))
     _refuse_collisions(jobs, probabilities=probabilities, protected=protected)
     return jobs
 
@@ -224,6 +226,7 @@ def infer(
             segmentation = segmenter.segment(
                 job.images,
                 series=job.series,
+                mask=job.mask,
                 probabilities=probabilities,
                 on_slab=(lambda share, job=job: on_progress(job, share)) if on_progress else None,
             )

@@ -43,13 +43,20 @@ POSTPROCESSING: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def postprocess(indices: np.ndarray, steps: Sequence[PostprocessingStep], labels: Mapping[str, object]) -> np.ndarray:
+def postprocess(
+    indices: np.ndarray,
+    steps: Sequence[PostprocessingStep],
+    labels: Mapping[str, object],
+    *,
+    overlapping: bool = False,
+) -> np.ndarray:
     """The config's ``postprocessing`` steps, one after another.
 
     Args:
         indices: Class indices (*S): 0 background, 1..K the labels in order.
         steps: Each names a step of ``POSTPROCESSING``, a label, and options.
         labels: The declared labels, in class order.
+        overlapping: Whether the indices hold bits of overlapping labels (`label_mask`); each label is then treated by itself.
 
     Raises:
         UserError: A step is unknown.
@@ -57,5 +64,11 @@ def postprocess(indices: np.ndarray, steps: Sequence[PostprocessingStep], labels
     index_of = {name: index for index, name in enumerate(labels, start=1)}
     for step in steps:
         apply = entry_of(POSTPROCESSING, step.step, "postprocessing.step")
-        indices = apply(indices, index_of[step.label], **step.model_dump(exclude={"step", "label"}))
+        options = step.model_dump(exclude={"step", "label"})
+        if overlapping:
+            bit = np.uint8(1 << (index_of[step.label] - 1))
+            mask = apply(((indices & bit) != 0).astype(np.uint8), 1, **options)
+            indices = np.where(mask > 0, indices | bit, indices & ~bit)
+        else:
+            indices = apply(indices, index_of[step.label], **options)
     return indices

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from r2seg.config import Config, Window
 from r2seg.data.geometry import WorkingGrid, unresample
-from r2seg.data.preprocessing import PreparedImage
+from r2seg.data.preprocessing import PreparedImage, SliceStack
 from r2seg.devices import autocast, autocast_dtype
 from r2seg.errors import UserError, entry_of
 from r2seg.inference.postprocessing import postprocess
+from r2seg.inference.slabs import SlicedImage
 from r2seg.inference.windows import WindowInferer
 
 
@@ -43,22 +44,27 @@ def to_probabilities(logits: Tensor, output: str) -> Tensor:
     return entry_of(ACTIVATIONS, output, "network.output")(logits)
 
 
-def to_indices(scores: Tensor, output: str, threshold: float) -> Tensor:
+def to_indices(scores: Tensor, output: str, threshold: float, overlapping: bool = False) -> Tensor:
     """Class indices (...) uint8 of scores (K, ...) that increase with the probabilities.
 
-    Softmax: the largest. Sigmoid: the largest if it exceeds the threshold (in units of the scores), else background.
+    Softmax: the largest. Sigmoid: the largest if it exceeds the threshold (in units of the scores), else background; with
+    ``overlapping``, the bits (`label_mask`) of all labels that exceed it.
     """
+    if overlapping:
+        weights = 1 << torch.arange(len(scores), device=scores.device)
+        return ((scores > threshold).movedim(0, -1) * weights).sum(-1).to(torch.uint8)
     return entry_of(DECISIONS, output, "network.output")(scores, threshold).to(torch.uint8)
 
 
 def predict(
     network: nn.Module,
-    image: PreparedImage,
+    image: SlicedImage,
     grid: WorkingGrid,
     inferer: WindowInferer,
     output: str,
     *,
     device: torch.device,
+    overlapping: bool = False,
     dtype: torch.dtype | None = None,
     probabilities: bool = False,
     on_slab: Callable[[float], None] | None = None,
@@ -75,6 +81,7 @@ def predict(
         inferer: Slides the windows.
         output: "softmax" or "sigmoid".
         device: Where the network is.
+        overlapping: Whether labels may overlap: the indices then hold bits (`label_mask`).
         dtype: Lower-precision type of the network's arithmetic; everything after it is float32.
         probabilities: Also keep the probabilities, as float32.
         on_slab: Called with the fraction that is done, for progress.
@@ -103,7 +110,7 @@ def predict(
 
     for part, slab in unresample(scores(), grid, axis):
         place = (*(slice(None),) * axis, part)
-        indices[place] = to_indices(slab, output, 0.0 if raw else 0.5).cpu().numpy()
+        indices[place] = to_indices(slab, output, 0.0 if raw else 0.5, overlapping).cpu().numpy()
         if probabilities:
             if kept is None:
                 kept = np.empty((len(slab), *grid.oriented_shape), dtype=np.float32)
@@ -161,19 +168,23 @@ def segment_prepared(
 
     ``precision`` is by default the config's ``infer.precision``.
     """
+    shown: SlicedImage = image
+    if config.window.neighbours:
+        shown = SliceStack(image, inferer.stream_axis(grid.shape), config.window.neighbours)
     indices, kept = predict(
         network,
-        image,
+        shown,
         grid,
         inferer,
         config.network.output,
         device=device,
+        overlapping=config.data.overlapping,
         dtype=autocast_dtype(device, precision or config.infer.precision),
         probabilities=probabilities,
         on_slab=on_slab,
         on_probabilities=on_probabilities,
     )
-    return postprocess(indices, config.postprocessing, config.data.labels), kept
+    return postprocess(indices, config.postprocessing, config.data.labels, overlapping=config.data.overlapping), kept
 
 
 def inferer_of(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,16 @@ import torch
 from torch import nn
 
 from r2seg.config import Config
-from r2seg.data.images import Image, SeriesChoice, write_label_map, write_probabilities
-from r2seg.data.intensity import Intensity
+from r2seg.data.contrast import num_channels_seen
+from r2seg.data.field_of_view import find_field_of_view, read_field_of_view
+from r2seg.data.images import Image, SeriesChoice, write_label_map, write_overlapping, write_probabilities
 from r2seg.data.intensity_range import IntensityRange, ranges_of, unlike_training
-from r2seg.data.preprocessing import prepare_image
+from r2seg.data.preprocessing import PreparedImage, needs_field_of_view, prepare_image
 from r2seg.devices import autocast_dtype, resolve_device
 from r2seg.errors import UserError, counted
 from r2seg.inference.inputs import read_input
 from r2seg.inference.prediction import inferer_of, segment_prepared
+from r2seg.metrics import label_mask
 from r2seg.run import BEST, MANIFEST, Run
 
 
@@ -42,20 +44,33 @@ class Segmentation:
     """A predicted label map.
 
     Attributes:
-        indices: Class indices (*S) uint8 on the file's grid: 0 background, 1..K the labels in order.
+        indices: Class indices (*S) uint8 on the file's grid: 0 background, 1..K the labels in order; of labels that may overlap,
+            bits: label k is bit k - 1, see `mask`.
         labels: Name -> value(s) in files.
         image: The input.
         probabilities: (channels, *S) float32 on the file's grid if they were requested: with softmax, background first.
         warnings: What may make the label map wrong: nothing was found, or intensities unlike those of the training cases.
         turned: Whether indices and probabilities have a picture's axes as (columns, rows), as a MetaTensor gave them.
+        overlapping: Whether labels may overlap.
     """
 
     indices: np.ndarray
-    labels: dict[str, tuple[int, ...]]
+    labels: Mapping[str, tuple[int, ...]]
     image: Image = field(repr=False)
     probabilities: np.ndarray | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
     turned: bool = False
+    overlapping: bool = False
+
+    def mask(self, label: str) -> np.ndarray:
+        """Where a label is, (*S) bool.
+
+        Raises:
+            KeyError: There is no such label.
+        """
+        if label not in self.labels:
+            raise KeyError(label)
+        return np.asarray(label_mask(self.indices, list(self.labels).index(label) + 1, self.overlapping))
 
     @property
     def found(self) -> dict[str, Found]:
@@ -63,14 +78,15 @@ class Segmentation:
         affine = self.image.affine if self.image.spatial_dims == 3 else None
         voxel_mm3 = None if affine is None else abs(float(np.linalg.det(affine[:3, :3])))
         found = {}
-        for index, name in enumerate(self.labels, start=1):
-            voxels = int(np.count_nonzero(self.indices == index))
+        for name in self.labels:
+            voxels = int(np.count_nonzero(self.mask(name)))
             found[name] = Found(voxels, None if voxel_mm3 is None else voxels * voxel_mm3 / 1000)
         return found
 
     def write(self, path: Path) -> None:
-        """Writes the label map with the input's own header."""
-        write_label_map(path, self._upright(self.indices), self.image, self.labels)
+        """Writes the label map with the input's own header; of labels that may overlap, as `write_overlapping` does."""
+        write = write_overlapping if self.overlapping else write_label_map
+        write(path, self._upright(self.indices), self.image, self.labels)
 
     def write_probabilities(self, path: Path) -> None:
         """Writes the probabilities, classes last, as uint16 with scale 1/65535.
@@ -92,7 +108,7 @@ class Segmenter:
     Args:
         network: Trained network.
         config: Its run's config.
-        in_channels: Channels a case must have.
+        in_channels: Channels a case must have, after ``preprocessing.color``.
         image_dims: 2 for pictures, 3 for volumes: what it was trained on.
         device: Where it computes.
         overlap: Window overlap; default: the run's.
@@ -177,6 +193,7 @@ class Segmenter:
         *,
         affine: np.ndarray | None = None,
         series: SeriesChoice = (),
+        mask: str | os.PathLike[str] | None = None,
         probabilities: bool = False,
         on_slab: Callable[[float], None] | None = None,
     ) -> Segmentation:
@@ -195,11 +212,13 @@ class Segmenter:
             image: A file, a folder with a DICOM series, the files of the case's channels, an ``Image``, or one of the images in memory above.
             series: Of a folder with several DICOM series: numbers or UIDs, of which exactly one must be there.
             affine: Of an array or tensor: (4, 4), voxel index -> RAS+ millimetres.
+            mask: File of the field of view, on the image's grid; only runs that measure intensities inside of it use it. Without
+                one, such a run finds it in the picture, and a warning of the segmentation says so if it was trained with masks.
             probabilities: Also return the probabilities.
             on_slab: Called with the fraction that is done, for progress.
 
         Raises:
-            UserError: The image cannot be read, does not have the channels or axes that the run was trained on, or the network's
+            UserError: The image or the mask cannot be read, does not have the channels or axes that the run was trained on, or the network's
                 logits are not finite.
         """
         given = read_input(image, self.image_dims, affine, series=series)
@@ -207,7 +226,8 @@ class Segmenter:
         self._refuse_other_kind(image, given.in_memory)
         if given.in_memory:
             self._refuse_saturated(image)
-        prepared = prepare_image(image, self.config.preprocessing)
+        field_of_view, told = self._field_of_view(image, mask)
+        prepared = prepare_image(image, self.config.preprocessing, field_of_view)
         try:
             indices, kept = segment_prepared(
                 self.network,
@@ -233,14 +253,32 @@ class Segmenter:
             dict(labels),
             image,
             None if kept is None else restore(kept),
-            given.warnings + self._warnings(image, prepared.intensity, indices),
+            given.warnings + told + self._warnings(prepared, indices),
             given.turned,
+            self.config.data.overlapping,
         )
 
-    def _warnings(self, image: Image, intensity: Intensity, indices: np.ndarray) -> tuple[str, ...]:
+    def _field_of_view(
+        self, image: Image, mask: str | os.PathLike[str] | None
+    ) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """The field of view if the run needs one and its preprocessing does not find it, and what is to be told about it."""
+        preprocessing = self.config.preprocessing
+        if not needs_field_of_view(preprocessing):
+            return None, ()
+        if mask is not None:
+            return read_field_of_view(Path(mask), image).array[0] > 0, ()
+        if preprocessing.field_of_view == "find" or image.spatial_dims == 3:
+            return None, ()
+        found = find_field_of_view(image.array)
+        share = "the whole picture, which has no dark border" if found is None else f"{found.mean():.0%} of the picture"
+        told = f"it has no mask, and the run was trained with masks: its field of view was found, {share}"
+        return np.ones(image.shape, dtype=bool) if found is None else found, (told,)
+
+    def _warnings(self, prepared: PreparedImage, indices: np.ndarray) -> tuple[str, ...]:
         warnings = []
         if self.intensity_range is not None:
-            unlike = unlike_training(image.array, intensity, self.intensity_range)
+            values = prepared.grid.restore_orientation(prepared.oriented)  # in the file's order, as in training
+            unlike = unlike_training(values, prepared.intensity, self.intensity_range)
             warnings += [] if unlike is None else [unlike]
         if not indices.any():
             warnings.append(f"nothing was found: no voxel of the label map is {' or '.join(self.config.data.labels)}")
@@ -259,7 +297,7 @@ class Segmenter:
             )
 
     def _refuse_other_kind(self, image: Image, in_memory: bool) -> None:
-        if image.num_channels != self.in_channels:
+        if num_channels_seen(image.num_channels, self.config.preprocessing) != self.in_channels:
             raise UserError(
                 f"{image.path} has {counted(image.num_channels, 'channel')}, but the run was trained on {self.in_channels}"
                 + ("; arrays have their channels first" if in_memory else "")

@@ -31,6 +31,7 @@ class Pair:
         steps_mm: Steps along each axis as columns, in mm; None for pictures, whose distances are in pixels.
         probabilities: One map per label, or None.
         tolerance_mm: Tolerance of the surface Dice; in pixels for pictures.
+        overlapping: Whether the maps hold one bit per label instead of class indices, see `metrics.label_mask`.
 
     Shape: (*S) for the maps, (K, *S) for probabilities, (d, d) for steps.
     """
@@ -41,10 +42,12 @@ class Pair:
     steps_mm: Tensor | None = None
     probabilities: Tensor | None = None
     tolerance_mm: float = 1.0
+    overlapping: bool = False
 
     @cached_property
     def counts(self) -> Counts:
-        return metrics.count_confusion(self.prediction, self.reference, self.num_labels).to("cpu")
+        count = metrics.count_overlapping if self.overlapping else metrics.count_confusion
+        return count(self.prediction, self.reference, self.num_labels).to("cpu")
 
     @property
     def voxel_ml(self) -> float:
@@ -54,7 +57,8 @@ class Pair:
 
     def masks(self, label: int) -> tuple[Tensor, Tensor]:
         """Prediction and reference of one label."""
-        return self.prediction == label, self.reference == label
+        prediction = metrics.label_mask(self.prediction, label, self.overlapping)
+        return prediction, metrics.label_mask(self.reference, label, self.overlapping)
 
 
 def _counts(pair: Pair) -> Tensor:
@@ -95,7 +99,7 @@ def _probabilities(pair: Pair) -> Tensor:
     counted = pair.reference != metrics.IGNORE
     return torch.stack(
         [
-            metrics.probability_histogram(probability, pair.reference == label, counted).cpu()
+            metrics.probability_histogram(probability, pair.masks(label)[1], counted).cpu()
             for label, probability in enumerate(pair.probabilities, start=1)
         ]
     )
@@ -107,7 +111,7 @@ def exact_histograms(pair: Pair) -> list[metrics.Histogram]:
         return []
     counted = pair.reference != metrics.IGNORE
     return [
-        metrics.probability_counts(probability, pair.reference == label, counted)
+        metrics.probability_counts(probability, pair.masks(label)[1], counted)
         for label, probability in enumerate(pair.probabilities, start=1)
     ]
 

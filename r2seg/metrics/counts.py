@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -93,6 +94,41 @@ def count_confusion(prediction: Tensor, reference: Tensor, num_labels: int) -> C
     Shape: (*S) -> four of (K,) int64 on the prediction's device.
     """
     return Counts.from_confusion(confusion_matrix(prediction, reference, num_labels))
+
+
+def label_mask(indices: Any, label: int, overlapping: bool = False) -> Any:
+    """Where a label is, in a map of class indices or of overlapping labels.
+
+    Args:
+        indices: Class indices; or, of overlapping labels, a map whose bit k - 1 is label k. 255 where a pixel is not counted.
+        label: The label, from 1.
+        overlapping: Whether the map holds bits.
+
+    Shape: (*S) of any integer dtype, numpy or torch -> (*S) bool.
+    """
+    if not overlapping:
+        return indices == label
+    return ((indices & (1 << (label - 1))) != 0) & (indices != IGNORE)
+
+
+def count_overlapping(prediction: Tensor, reference: Tensor, num_labels: int) -> Counts:
+    """Confusion counts of labels that may overlap, each label by itself.
+
+    Args:
+        prediction: Bits of the labels, see `label_mask`; never 255.
+        reference: The same, 255 where a pixel is not to be counted.
+        num_labels: K, at most 7.
+
+    Shape: (*S) uint8 -> four of (K,) int64 on the prediction's device.
+    """
+    counted = reference != IGNORE
+    counts = []
+    for label in range(1, num_labels + 1):
+        guess, truth = (label_mask(each, label, overlapping=True) for each in (prediction, reference))
+        guess = guess & counted
+        tp, predicted, present = (guess & truth).sum(), guess.sum(), truth.sum()
+        counts.append(torch.stack([tp, predicted - tp, present - tp, counted.sum() - predicted - present + tp]))
+    return Counts(*torch.stack(counts, dim=1))
 
 
 def dice(counts: Counts) -> Tensor:

@@ -44,7 +44,12 @@ class Tile:
 
 
 def tile_of(
-    image: Image, indices: np.ndarray | None, colours: Sequence[str], shown: tuple[float, float] | None = None
+    image: Image,
+    indices: np.ndarray | None,
+    colours: Sequence[str],
+    shown: tuple[float, float] | None = None,
+    *,
+    overlapping: bool = False,
 ) -> Tile:
     """The tile of a case: a picture, or the axial slice of a volume with the most labelled voxels, with its true aspect.
 
@@ -53,6 +58,7 @@ def tile_of(
         indices: Class indices (*S) on the same grid; 0 background, 1..K the labels; None if there are none.
         colours: Of the labels, in order.
         shown: Intensities shown as black and white; by default from the slice itself, and for 8 bits always 0 to 255.
+        overlapping: Whether the indices are the bits of overlapping labels.
     """
     view = View.of(image.grid, "axial" if image.spatial_dims == 3 else None)
     pixels = pixels_of(image.array, view)
@@ -64,7 +70,9 @@ def tile_of(
     chosen = pixels[index]
     size = view.size(chosen.shape[:2], LONGEST)
     eight_bits = chosen.dtype == np.uint8
-    contours = None if labelled is None else contour_pixels(labelled[index], len(colours), size)
+    contours = (
+        None if labelled is None else contour_pixels(labelled[index], len(colours), size, overlapping=overlapping)
+    )
     return Tile(
         image=jpeg(to_grey(chosen, shown if shown and not eight_bits else shown_range(chosen)), size, _QUALITY),
         labels=None if contours is None else stencil(contours, [*colours, CASING]),

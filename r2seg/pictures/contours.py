@@ -54,22 +54,27 @@ def outline(mask: np.ndarray, size: tuple[int, int]) -> str:
     return "".join(parts)
 
 
-def contour_pixels(indices: np.ndarray, num_labels: int, size: tuple[int, int]) -> np.ndarray:
+def contour_pixels(
+    indices: np.ndarray, num_labels: int, size: tuple[int, int], *, overlapping: bool = False
+) -> np.ndarray:
     """The drawn pixels that lie on the inner border of each label, and a casing around; all pixels of labels too thin for a border.
 
     Args:
         indices: Class indices of one slice: 0 background, 1..K the labels; others, such as ignored pixels, are left out.
         num_labels: K.
         size: Rows and columns as they are drawn.
+        overlapping: Whether the indices are the bits of overlapping labels.
 
     Shape: (rows, columns) -> size, uint8: class indices, K + 1 of the casing, 0 where nothing is drawn.
     """
     from scipy.ndimage import binary_dilation, binary_erosion
 
+    from r2seg.metrics import label_mask
+
     drawn = np.zeros(size, np.uint8)
     casing = np.zeros(size, bool)
     for index in range(1, num_labels + 1):
-        mask = indices == index
+        mask = label_mask(indices, index, overlapping)
         if mask.any():
             if is_thin(mask[None], size[1]):
                 drawn[_covered(mask, size) > 0.25] = index  # most pixels hold less than half of a vessel

@@ -122,6 +122,7 @@ class Assembly:
                 self.segment,
                 len(self.config.data.labels),
                 families=("counts", "probabilities") if probabilities else ("counts",),
+                overlapping=self.config.data.overlapping,
             ),
             key_val_metric={"dice": MeanScore("dice")},
             additional_metrics={
@@ -195,7 +196,7 @@ def assemble(
         network=network,
         pretrained=pretrained,
         sampler=sampler,
-        loss=SegmentationLoss(recipe.loss, config.network.output),
+        loss=SegmentationLoss(recipe.loss, config.network.output, overlapping=config.data.overlapping),
         optimizer=optimizer,
         schedule=LambdaLR(
             optimizer, learning_rate_factor(recipe.warmup_epochs, recipe.max_epochs, sampler.steps_per_epoch)

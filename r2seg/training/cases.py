@@ -16,8 +16,9 @@ from r2seg.data.augmentation import refuse_missing_directions
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
+from r2seg.data.images import CUT
 from r2seg.data_check.rules import Traits, refusals
-from r2seg.errors import UserError
+from r2seg.errors import UserError, counted, some
 
 NOT_VALIDATED = (
     "there are no validation cases: the weights of the last epoch are taken, no thresholds are chosen, and nothing says when the "
@@ -67,7 +68,8 @@ class TrainingCases:
         cases = cls(parts, in_channels=len(first.voxels), image_dims=first.label.ndim)
         cases._check(config)
         unvalidated = [] if parts["validation"] else [NOT_VALIDATED]
-        return replace(cases, warnings=[*warnings, *unvalidated, *window_warnings(parts["train"], config)])
+        told = [*warnings, *unvalidated, *cut_warnings(cases), *window_warnings(parts["train"], config)]
+        return replace(cases, warnings=told)
 
     @property
     def ids(self) -> dict[str, list[str]]:
@@ -89,6 +91,18 @@ class TrainingCases:
         }
         if problems := refusals(traits, config):
             raise UserError("\n".join(problems))
+
+
+def cut_warnings(cases: TrainingCases) -> list[str]:
+    """A line about the masks that were smeared, by JPEG or resizing, and cut; none if there are none."""
+    cut = [path.name for members in cases.parts.values() for case in members for path in case.cut]
+    if not cut:
+        return []
+    masks = f"{counted(len(cut), 'mask')} {'is' if len(cut) == 1 else 'are'}"
+    return [
+        f"{masks} smeared, as by JPEG, and {'was' if len(cut) == 1 else 'were'} cut (0/255 at {CUT}, colours to the nearest): "
+        f"{some(cut)}"
+    ]
 
 
 # A window this many times smaller than the images along an axis sees little of what surrounds a structure; one this many times

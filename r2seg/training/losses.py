@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from r2seg.data.images import IGNORE
 from r2seg.errors import UserError
+from r2seg.metrics import label_mask
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Scored:
 
     Attributes:
         logits: (B, channels, *S) float32.
-        index: Class indices (B, *S) int64; 0 where the reference is unknown.
+        index: Class indices, or bits of overlapping labels, (B, *S) int64; 0 where the reference is unknown.
         target: Mask of each label (B, K, *S).
         known: Where the reference is known (B, *S).
         output: "softmax" (K + 1 channels, background first) or "sigmoid" (K channels).
@@ -35,12 +36,15 @@ class Scored:
     output: str
 
     @classmethod
-    def of(cls, logits: Tensor, label: Tensor, output: str) -> Scored:
-        """Of logits in any precision and class indices (B, *S) of any integer type, ``IGNORE`` where unknown."""
+    def of(cls, logits: Tensor, label: Tensor, output: str, overlapping: bool = False) -> Scored:
+        """Of logits in any precision and class indices (B, *S) of any integer type, ``IGNORE`` where unknown.
+
+        With ``overlapping``, the label holds bits (`label_mask`) and not class indices.
+        """
         known = label != IGNORE
         index = torch.where(known, label, 0).long()
         num_labels = logits.shape[1] - (output == "softmax")
-        target = torch.stack([index == k for k in range(1, num_labels + 1)], dim=1)
+        target = torch.stack([label_mask(index, k, overlapping) for k in range(1, num_labels + 1)], dim=1)
         return cls(logits.float(), index, target, known, output)
 
 
@@ -83,6 +87,7 @@ class SegmentationLoss(nn.Module):
     Args:
         kind: One of `LOSSES`.
         output: "softmax" (K + 1 channels, background first) or "sigmoid" (K channels).
+        overlapping: Whether labels hold bits of overlapping labels instead of class indices; goes with "sigmoid".
 
     Shape: logits (B, channels, *S), label (B, *S) of class indices, ``IGNORE`` where nothing is known -> a scalar.
 
@@ -90,15 +95,18 @@ class SegmentationLoss(nn.Module):
         UserError: The loss or the output is unknown.
     """
 
-    def __init__(self, kind: str, output: str) -> None:
+    def __init__(self, kind: str, output: str, *, overlapping: bool = False) -> None:
         super().__init__()
         if kind not in LOSSES:
             raise UserError(f"training.loss {kind!r} is unknown: valid are {', '.join(LOSSES)}")
         if output not in OUTPUTS:
             raise UserError(f"network.output {output!r} is unknown: valid are {', '.join(OUTPUTS)}")
+        if overlapping and output != "sigmoid":
+            raise UserError(f"labels that overlap need network.output: sigmoid, and it is {output}")
         self.parts = LOSSES[kind]
+        self.overlapping = overlapping
         self.output = output
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        scored = Scored.of(logits, label, self.output)
+        scored = Scored.of(logits, label, self.output, self.overlapping)
         return torch.stack([part(scored) for part in self.parts]).sum()

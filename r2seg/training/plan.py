@@ -18,6 +18,7 @@ from r2seg.config import Config
 from r2seg.data_check.check import DataCheck, check_data
 from r2seg.data_check.tables import finding_lines
 from r2seg.errors import counted, some
+from r2seg.metrics import IGNORE, label_mask
 from r2seg.training.assembly import Assembly, assemble, explained_out_of_memory
 from r2seg.training.cases import TrainingCases, cache_parts
 from r2seg.training.progress import TrainingProgress
@@ -123,9 +124,12 @@ def plan_training(
                 torch.cuda.reset_peak_memory_stats(device)
             first_loss, seconds = _try_two_steps(assembly)
             seconds_per_validation = _try_validation(assembly)
-        voxels = np.zeros(len(config.data.labels) + 1)
+        known, voxels = 0, np.zeros(len(config.data.labels))
         for case in cases.parts["train"]:
-            voxels += np.bincount(case.label.reshape(-1), minlength=256)[: len(voxels)]
+            known += int((case.label != IGNORE).sum())
+            voxels += [
+                label_mask(case.label, index, config.data.overlapping).sum() for index in range(1, len(voxels) + 1)
+            ]
     if device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB on {device} at the peak"
     else:
@@ -141,14 +145,14 @@ def plan_training(
             sorted({"x".join(map(str, case.grid.shape)) for members in cases.parts.values() for case in members})
         ),
         label_shares={
-            name: float(count / voxels.sum()) for name, count in zip(config.data.labels, voxels[1:], strict=True)
+            name: float(count / max(known, 1)) for name, count in zip(config.data.labels, voxels, strict=True)
         },
         network=config.network.name,
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
         windows_per_epoch=sampler.steps_per_epoch * config.window.batch_size,
         steps_per_epoch=sampler.steps_per_epoch,
         max_epochs=config.training.max_epochs,
-        batch_shape=(config.window.batch_size, cases.in_channels, *config.window.size),
+        batch_shape=(config.window.batch_size, cases.in_channels * config.window.num_slices, *config.window.size),
         first_loss=first_loss,
         seconds_per_step=seconds,
         seconds_per_validation=seconds_per_validation,

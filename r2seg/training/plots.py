@@ -14,11 +14,12 @@ from r2seg.data.cache import CachedCase
 from r2seg.data.geometry import PLANES
 from r2seg.data.images import IGNORE
 from r2seg.files import write_atomically
+from r2seg.labels import Label, Labels, hexadecimal
+from r2seg.metrics import label_mask
+from r2seg.palette import label_colors
 
-# Okabe and Ito's colours, which colour-blind readers can distinguish too: of reference and prediction where there is one label,
-# else of the labels; more labels than colours take evenly spaced hues.
+# Of reference and prediction where there is one label without a colour; colour-blind readers can distinguish them too.
 _REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
-_LABELS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#F0E442", "#0072B2")
 
 
 def plot_course(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
@@ -87,7 +88,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     prediction = np.asarray(prediction)
     if reference.ndim == 2:
         values = case.prepared[(slice(None),)].numpy()
-        picture = np.moveaxis(values, 0, -1) if len(values) == 3 else values[0]
+        picture = _stretched(np.moveaxis(values, 0, -1) if len(values) == 3 else values[0], reference.shape)
         return Panel(title, dice, _to_grey_range(picture), reference, prediction)
     axis = PLANES[plane]
     index = int((reference > 0).sum(tuple(other for other in range(3) if other != axis)).argmax())
@@ -96,9 +97,7 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     parts = [slice(None), *(slice(working, working + 1) if other == axis else slice(None) for other in range(3))]
     picture = case.prepared[tuple(parts)].numpy()[0].take(0, axis=axis)
     reference, prediction = (indices.take(index, axis=axis) for indices in (reference, prediction))
-    picture = picture[
-        np.ix_(*(np.arange(size) * had // size for size, had in zip(reference.shape, picture.shape, strict=True)))
-    ]
+    picture = _stretched(picture, reference.shape)
     spacing = [s * n / o for s, n, o in zip(case.spacing_mm, new, old, strict=True)]
     del spacing[axis]
 
@@ -116,16 +115,25 @@ def panel_of(case: CachedCase, prediction: np.ndarray, dice: float, plane: str) 
     )
 
 
-def plot_panels(panels: Sequence[Panel], labels: Sequence[str], path: Path, most: int = 12) -> None:
+def _stretched(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """The nearest pixel of a picture (rows, columns, ...) for each pixel of another grid over the same extent."""
+    return picture[np.ix_(*(np.arange(size) * had // size for size, had in zip(shape, picture.shape, strict=False)))]
+
+
+def plot_panels(
+    panels: Sequence[Panel], labels: Labels, path: Path, most: int = 12, *, overlapping: bool = False
+) -> None:
     """Contours of reference and prediction on each panel, the worst Dice first, as a PNG.
 
-    Each label has a contour of its own. Of several labels each has its colour, and the prediction is dashed.
+    Each label has a contour of its own, in the label's colour; the prediction is dashed. A single label without a colour has two:
+    one of the reference, one of the prediction.
 
     Args:
         panels: One per case.
-        labels: Names of the labels, in the order of their class indices.
+        labels: The declared labels, in the order of their class indices.
         path: The file.
         most: Number of panels that are shown.
+        overlapping: Whether the panels hold bits of overlapping labels (`label_mask`).
     """
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
@@ -136,23 +144,23 @@ def plot_panels(panels: Sequence[Panel], labels: Sequence[str], path: Path, most
     places = figure.subplots(math.ceil(len(shown) / columns), columns, squeeze=False)
     for axes in places.flat:
         axes.axis("off")
-    styles = _contour_styles(len(labels))
+    styles = _contour_styles(labels)
     for axes, panel in zip(places.flat, shown, strict=False):
         axes.imshow(panel.picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect=panel.aspect)
         for indices, looks in zip((panel.reference, panel.prediction), styles, strict=True):
             for index, (colour, line) in enumerate(looks, start=1):
-                mask = indices == index
+                mask = label_mask(indices, index, overlapping)
                 if mask.any() and not mask.all():
                     axes.contour(mask, levels=[0.5], colors=[colour], linestyles=[line], linewidths=1)
         axes.set_title(panel.title, fontsize=9)
-    if len(labels) == 1:
+    if styles[0][0][0] != styles[1][0][0]:
         entries = [(name, *looks[0]) for name, looks in zip(("reference", "prediction"), styles, strict=True)]
     else:
-        present = sorted(
-            {int(index) for panel in shown for part in (panel.reference, panel.prediction) for index in np.unique(part)}
-        )
+        parts = [part for panel in shown for part in (panel.reference, panel.prediction)]
         entries = [
-            (labels[index - 1], styles[0][index - 1][0], "solid") for index in present if 0 < index <= len(labels)
+            (name, styles[0][index - 1][0], "solid")
+            for index, name in enumerate(labels, start=1)
+            if any(label_mask(part, index, overlapping).any() for part in parts)
         ]
         entries += [("reference", "#808080", "solid"), ("prediction", "#808080", "dashed")]
     handles = [Line2D([], [], color=colour, linestyle=line, label=name) for name, colour, line in entries]
@@ -160,15 +168,12 @@ def plot_panels(panels: Sequence[Panel], labels: Sequence[str], path: Path, most
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=120))
 
 
-def _contour_styles(num_labels: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def _contour_styles(labels: Labels) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Colour and line of each label's contour in the reference and in the prediction."""
-    from matplotlib.colors import hsv_to_rgb, to_hex
-
-    if num_labels == 1:
+    only = next(iter(labels.values())) if len(labels) == 1 else None
+    if only is not None and not (isinstance(only, Label) and (only.color or only.rgb)):
         return [(_REFERENCE, "solid")], [(_PREDICTION, "solid")]
-    colours = list(_LABELS[:num_labels])
-    if num_labels > len(_LABELS):
-        colours = [to_hex(hsv_to_rgb((index / num_labels, 0.75, 0.95))) for index in range(num_labels)]
+    colours = [hexadecimal(color) for color in label_colors(labels).values()]
     return [(colour, "solid") for colour in colours], [(colour, "dashed") for colour in colours]
 
 

@@ -52,7 +52,7 @@ def score_best(run: Run, assembly: Assembly, progress: TrainingProgress) -> dict
             panels.append(panel_of(output["case"], output["prediction"], dice, config.window.plane_in_volumes))
 
         evaluator.run()
-        plot_panels(panels, list(config.data.labels), run.path / PLOTS / f"{part}.png")
+        plot_panels(panels, config.data.labels, run.path / PLOTS / f"{part}.png", overlapping=config.data.overlapping)
         metrics = evaluator.state.metrics
         if part == "validation":
             _store_thresholds(run, config, cases, metrics["histograms"], progress)
@@ -81,11 +81,11 @@ def _store_thresholds(
     if empty:
         progress.message(f"no thresholds are stored: no validation case holds {', '.join(empty)}")
         return
-    files = {case.id: case.reference for case in parts_of(run, config)["validation"]}
+    files = {case.id: case.labels for case in parts_of(run, config)["validation"]}
     thresholds = Thresholds(
         {label: best_threshold(histogram)[0] for label, histogram in zip(labels, histograms, strict=True)},
         "pooled Dice",
-        frozenset(fingerprint(files[case.id]) for case in cases if case.foreground),
+        frozenset(fingerprint(path) for case in cases if case.foreground for path in files[case.id]),
     )
     write_text(run.path / THRESHOLDS, thresholds.json())
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from r2seg.data.cache import CachedCase
 from r2seg.devices import autocast
 from r2seg.errors import UserError
-from r2seg.metrics import IGNORE, probability_histogram
+from r2seg.metrics import IGNORE, label_mask, probability_histogram
 from r2seg.metrics.catalogue import FAMILIES, Pair
 
 
@@ -83,7 +83,12 @@ Segment = Callable[[CachedCase, Callable[[tuple[slice, ...], Tensor], None] | No
 
 
 def make_validation_step(
-    segment: Segment, num_labels: int, *, families: Sequence[str] = ("counts",), tolerance_mm: float = 1.0
+    segment: Segment,
+    num_labels: int,
+    *,
+    families: Sequence[str] = ("counts",),
+    tolerance_mm: float = 1.0,
+    overlapping: bool = False,
 ) -> Callable[[Any, CachedCase], dict[str, Any]]:
     """The iteration of ``SupervisedEvaluator``: one whole case to the evidence that measures are scored from.
 
@@ -96,6 +101,7 @@ def make_validation_step(
         families: Those of ``metrics.catalogue.FAMILIES`` that the attached measures need. "counts" and "probabilities" are
             computed on the evaluator's device.
         tolerance_mm: Tolerance of the surface Dice; in pixels for pictures.
+        overlapping: Whether the maps hold bits of overlapping labels (`label_mask`) instead of class indices.
     """
 
     def validation_step(engine: SupervisedEvaluator, case: CachedCase) -> dict[str, Any]:
@@ -107,7 +113,9 @@ def make_validation_step(
         def add_probabilities(place: tuple[slice, ...], slab: Tensor) -> None:
             truth = reference[place]
             for index, probability in enumerate(slab[-num_labels:]):
-                histograms[index] += probability_histogram(probability, truth == index + 1, truth != IGNORE)
+                histograms[index] += probability_histogram(
+                    probability, label_mask(truth, index + 1, overlapping), truth != IGNORE
+                )
 
         with torch.inference_mode():
             prediction = segment(case, add_probabilities if "probabilities" in families else None)
@@ -117,6 +125,7 @@ def make_validation_step(
                 num_labels,
                 steps_mm=_steps_mm(case),
                 tolerance_mm=tolerance_mm,
+                overlapping=overlapping,
             )
             evidence = {
                 name: torch.stack(histograms).cpu() if name == "probabilities" else FAMILIES[name].evidence(pair)

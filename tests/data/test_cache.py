@@ -350,3 +350,44 @@ def test_a_label_is_not_taken_for_a_channel(root: Path) -> None:
     image, label = root / "images" / "a.nii.gz", root / "labels" / "a.nii.gz"
     cases = [Case("x", (image,), (image,), label), Case("x", (image, image), (label,))]
     assert len({cache_module._key(case, config_of(root), 0) for case in cases}) == 2
+
+
+@pytest.mark.parametrize(
+    "preprocessing",
+    [
+        {"resize": {"size": [8, 7]}},
+        {"resize": {"longest_side": 30}, "intensity": {"kind": "percentile"}},
+        {"color": "green", "clahe": {"tiles": [2, 2]}, "gamma": 1.2, "resize": {"longest_side": 9}},
+        {"color": "grey", "intensity": {"kind": "zscore", "region": "field_of_view"}, "resize": {"size": [9, 30]}},
+        {"field_of_view": "find", "intensity": {"kind": "zscore", "region": "field_of_view"}},
+        {"intensity": {"kind": "zscore", "region": "nonzero"}},
+    ],
+)
+def test_training_sees_pictures_as_inference_does(tmp_path: Path, preprocessing: dict) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    pixels = rng.integers(60, 255, (20, 24, 3), np.uint8)
+    pixels[:, :5] = 0
+    Picture.fromarray(pixels).save(tmp_path / "images" / "p.png")
+    label = np.zeros((20, 24), np.uint8)
+    label[4:14, 8:18] = 255
+    Picture.fromarray(label).save(tmp_path / "labels" / "p.png")
+    mask = np.zeros((20, 24), np.uint8)
+    mask[1:19, 5:] = 255
+    if "field_of_view" not in preprocessing:
+        (tmp_path / "masks").mkdir()
+        Picture.fromarray(mask).save(tmp_path / "masks" / "p.png")
+    config = config_of(tmp_path, data={"labels": {"x": 255}}, window={"plane": None}, preprocessing=preprocessing)
+    (case,) = cached(config, tmp_path / "cache")
+    inside = None if "field_of_view" in preprocessing else mask
+    expected = prepare_image(read_image(tmp_path / "images" / "p.png"), config.preprocessing, inside)
+    assert torch.equal(case.prepared[:], expected[:])
+    assert len(case.voxels) == (1 if "color" in preprocessing else 3)
+    assert case.label.shape == case.voxels.shape[1:] == case.grid.shape
+    assert case.reference.shape == (20, 24)
+    outside = np.arange(24) < 5
+    assert (case.reference[:, outside] == IGNORE).all()
+    assert np.array_equal(np.asarray(case.reference) == 1, label > 0)
+    share = (np.asarray(case.label) == 1).mean()
+    assert share == pytest.approx((label > 0).mean(), abs=0.05)

@@ -37,7 +37,7 @@ def test_missing_empty_and_truncated_files_are_one_line(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     if suffix in (".nii", ".nii.gz", ".img"):
         save_nifti(path, RNG.integers(0, 999, (20, 20, 20)).astype(np.int16))
-    elif suffix in (".nrrd", ".mha", ".mhd"):
+    elif suffix in (".nrrd", ".seg.nrrd", ".mha", ".mhd"):
         save_itk(path, RNG.integers(0, 999, (20, 20, 20)).astype(np.int16))
     elif suffix == ".npy":
         np.save(path, PICTURE)

@@ -56,6 +56,30 @@ def test_zscore_makes_each_channel_mean_zero_and_deviation_one() -> None:
     torch.testing.assert_close(found.std((1, 2, 3), correction=0), torch.ones(2))
 
 
+def test_zscore_of_the_voxels_that_are_not_zero_is_that_of_each_channel() -> None:
+    array = np.array([[[0, 0, 2, 4]], [[0, -1, -1, -4]]], np.int16)
+    intensity = measure(array, kind="zscore", region="nonzero")
+    assert intensity.shift == (3.0, -2.0)
+    np.testing.assert_allclose(intensity.factor, (1.0, 1 / 2**0.5))
+    found = intensity(torch.from_numpy(array))
+    torch.testing.assert_close(found[0], torch.tensor([[-3.0, -3, -1, 1]]))  # the background is mapped too
+
+
+def test_percentiles_of_a_region_are_of_its_values_alone() -> None:
+    array = np.zeros((1, 2, 101), np.int16)
+    array[0, 1] = np.arange(101) + 100
+    for region in ("nonzero", "field_of_view"):
+        settings = Preprocessing.model_validate(
+            {"intensity": {"kind": "percentile", "low": 10, "high": 90, "region": region}}
+        )
+        intensity = measure_intensity(array, settings, np.array([[0] * 101, [1] * 101]))
+        assert (intensity.low, intensity.high) == ((110.0,), (190.0,))
+
+
+def test_a_region_without_voxels_is_the_image() -> None:
+    assert measure(np.zeros((1, 3, 3)), kind="zscore", region="nonzero").shift == (0.0,)
+
+
 def test_zscore_of_large_integers_does_not_overflow() -> None:
     array = np.full((1, 300, 300), 65535, np.uint16)
     array[0, :150] = 65533

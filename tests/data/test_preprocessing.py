@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from r2seg.config import Preprocessing
 from r2seg.data.images import IGNORE, Image
-from r2seg.data.preprocessing import PreparedImage, outside_to_ignore, prepare_image
+from r2seg.data.preprocessing import PreparedImage, SliceStack, outside_to_ignore, prepare_image
 
 
 def affine_of(orientation: str, spacing=(1.0, 2.0, 3.0), shape=(4, 5, 6)) -> np.ndarray:
@@ -83,3 +84,51 @@ def test_outside_the_field_of_view_everything_is_ignored() -> None:
     assert outside_to_ignore(indices, mask).tolist() == [[0, IGNORE], [2, IGNORE]]
     assert outside_to_ignore(indices, mask).dtype == np.uint8
     assert outside_to_ignore(indices, None) is indices
+
+
+def resized(array: np.ndarray, **resize) -> PreparedImage:
+    top = float(np.iinfo(array.dtype).max)
+    settings = {"resize": resize, "intensity": {"kind": "hu_window", "low": 0, "high": top}}
+    return prepare_image(Image(array, None, path=None), Preprocessing.model_validate(settings))
+
+
+@pytest.mark.parametrize("size", [(7, 9), (30, 11), (13, 40), (45, 50)])
+def test_a_resized_picture_is_that_of_torch(size: tuple[int, int]) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (3, 21, 26), np.uint8)
+    expected = F.interpolate(
+        torch.from_numpy(array / 255).float()[None], size, mode="bilinear", antialias=True, align_corners=False
+    )[0]
+    torch.testing.assert_close(resized(array, size=list(size))[:], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("resize", "shape"),
+    [
+        ({"size": [50, 60]}, (50, 60)),
+        ({"size": [50, 60], "keep_aspect": True}, (30, 60)),
+        ({"size": [20, 200], "keep_aspect": True}, (20, 40)),
+        ({"longest_side": 40}, (20, 40)),
+        ({"longest_side": 1}, (1, 1)),
+        ({"longest_side": 200}, (100, 200)),
+    ],
+)
+def test_the_size_of_a_picture_follows_from_the_setting(resize: dict, shape: tuple[int, int]) -> None:
+    assert resized(np.zeros((1, 50, 100), np.uint8), **resize).shape == (1, *shape)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("neighbours", [1, 2, 20])
+def test_slices_come_with_their_neighbours_and_the_outermost_one_is_repeated(axis: int, neighbours: int) -> None:
+    image = prepared([1.5, 2, 1])
+    whole, stack = image[:], SliceStack(image, axis, neighbours)
+    length = whole.shape[1 + axis]
+    assert stack.shape == ((2 * neighbours + 1) * 2, *whole.shape[1:])
+    found = torch.cat(
+        [stack[(slice(None), *(slice(None),) * axis, slice(first, first + 2))] for first in range(0, length, 2)],
+        1 + axis,
+    )
+    for index in range(length):
+        expected = [
+            whole.select(1 + axis, min(max(index + o, 0), length - 1)) for o in range(-neighbours, neighbours + 1)
+        ]
+        assert torch.equal(found.select(1 + axis, index), torch.cat(expected))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -291,3 +292,40 @@ def test_rows_of_pictures_are_up_and_down() -> None:
     )
     found = sampler.batch(0, 0)["image"][:, 0]
     assert {tuple(int(n) for n in one[:, 0]) for one in found} == {tuple(range(0, 64, 8)), tuple(range(56, -1, -8))}
+
+
+@pytest.mark.parametrize("plane", PLANES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_window_comes_with_the_neighbouring_slices_of_its_plane(plane: str, turned: bool) -> None:
+    augmentation = NOTHING.model_copy(update={"scale": 1e-9}) if turned else NOTHING
+    axis, length = PLANES[plane], volume().shape[PLANES[plane]]
+    numbers = np.broadcast_to(np.expand_dims(np.arange(length), [a for a in range(3) if a != axis]), volume().shape)
+    case = dataclasses.replace(
+        make_case(volume(), channels=2), voxels=np.stack([numbers, 100 + numbers]).astype(np.int16)
+    )
+    own, stacked = (
+        make_sampler([case], {"plane": plane, "neighbours": n}, augmentation=augmentation, foreground=0.3)
+        for n in (0, 2)
+    )
+    ends = 0
+    for index in range(3):
+        a, b = own.batch(0, index), stacked.batch(0, index)
+        assert b["image"].shape[1] == 10
+        assert torch.equal(a["label"], b["label"])
+        assert torch.equal(a["image"], b["image"][:, 4:6])
+        for window in b["image"]:
+            where = int(window[4, 2, 2].round())
+            for offset in (-2, -1, 1, 2):
+                moved = min(max(where + offset, 0), length - 1) - where
+                ends += moved != offset
+                expected = window[4:6] + moved
+                torch.testing.assert_close(window[4 + 2 * offset : 6 + 2 * offset], expected, atol=0.01, rtol=0)
+    assert ends > 0, "no window was at an end of the volume"
+
+
+def test_neighbouring_slices_have_the_intensities_of_their_channels() -> None:
+    case = make_case(volume(), channels=2)
+    scaled = dataclasses.replace(case, intensity=dataclasses.replace(case.intensity, shift=(0.0, 10_000.0)))
+    for augmentation in (NOTHING, NOTHING.model_copy(update={"scale": 1e-9})):
+        image = make_sampler([scaled], {"neighbours": 1}, augmentation=augmentation).batch(0, 0)["image"]
+        torch.testing.assert_close(image[:, 0::2], image[:, 1::2], atol=0.02, rtol=0)

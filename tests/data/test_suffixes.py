@@ -94,7 +94,7 @@ def test_names_that_differ_only_in_case_share_no_data_file(tmp_path):
             assert (read_label_map(tmp_path / f"out{suffix}", LUNG).array == number % 2).all()
 
 
-@pytest.mark.parametrize("suffix", [s for s in WRITABLE if s not in (".mha", ".mhd", ".nrrd", ".img")])
+@pytest.mark.parametrize("suffix", [s for s in WRITABLE if s not in (".mha", ".mhd", ".nrrd", ".seg.nrrd", ".img")])
 def test_names_that_are_not_utf_8_are_read_and_written(tmp_path, suffix):
     image = read_image(make(tmp_path / f"scan{suffix}").rename(tmp_path / (os.fsdecode(b"sc\xffan") + suffix)))
     out = tmp_path / "out" / image.path.name

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from r2seg.data.images import write_probabilities
+from r2seg.data.images import read_image, write_label_map, write_probabilities
 from r2seg.evaluation.evaluate import evaluate
 from r2seg.evaluation.options import EvaluationOptions
 from r2seg.evaluation.viewer import MAX_CASES
 from r2seg.evaluation.write import write_report
+from r2seg.labels import Label
 
 
 def save(path, array, affine=None):
@@ -171,6 +172,26 @@ def test_a_full_page_leaves_out_the_best_cases_and_says_so(tmp_path, monkeypatch
     left_out = 6 - len(kept)
     words = f"{left_out} case{'s' if left_out > 1 else ''} with the best scores have no picture"
     assert words in text
+
+
+@pytest.mark.usefixtures("no_plots")
+def test_references_in_colours_are_scored_and_the_page_shows_the_colours_of_the_labels(tmp_path):
+    labels = {"disc": Label((1,), rgb=[(128, 0, 0)]), "cup": Label((2,), rgb=[(0, 128, 0)], color=(0x3B, 0x82, 0xF6))}
+    reference = np.zeros((20, 30), np.uint8)
+    reference[4:16, 4:26], reference[8:12, 10:20] = 1, 2
+    prediction = reference.copy()
+    prediction[8:10, 10:20] = 1  # half of the cup
+    (tmp_path / "ref").mkdir(), (tmp_path / "images").mkdir()
+    Picture.fromarray(np.uint8([[0, 0, 0], [128, 0, 0], [0, 128, 0]])[reference]).save(tmp_path / "ref/a.png")
+    Picture.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(tmp_path / "images/a.png")
+    write_label_map(tmp_path / "out/a.png", prediction, read_image(tmp_path / "images/a.png"), labels)
+    report = evaluate(tmp_path / "out", tmp_path / "ref", EvaluationOptions(labels=labels, images=tmp_path / "images"))
+    scores = {row.label: row.scores["dice"] for row in report.rows}
+    assert scores == pytest.approx({"disc": 2 * 224 / (224 + 244), "cup": 2 * 20 / (20 + 40)})
+    write_report(report, tmp_path / "report", ["html"])
+    page = (tmp_path / "report/report.html").read_text()
+    for label, colour in (("disc", "#800000"), ("cup", "#3b82f6")):
+        assert f'<i class="swatch" style="background: {colour}"></i>{label}</td>' in page
 
 
 @pytest.mark.usefixtures("no_plots")

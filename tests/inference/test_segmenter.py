@@ -316,3 +316,71 @@ def test_a_damaged_checkpoint_is_one_line(tiny_run: Path, tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"best\.pt: cannot be read as a checkpoint") as caught:
         Segmenter.from_run(copy, "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "resize", [{"size": [80, 64]}, {"size": [80, 64], "keep_aspect": True}, {"longest_side": 96}, {"longest_side": 300}]
+)
+@pytest.mark.parametrize("shape", [(120, 90), (75, 141)])
+def test_a_disc_in_a_resized_picture_comes_back_to_its_place(resize: dict, shape: tuple[int, int]) -> None:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    disc = ((rows - 0.45 * shape[0]) / 30) ** 2 + ((columns - 0.55 * shape[1]) / 30) ** 2 < 1
+    smooth = np.where(disc, 255, 0).astype(np.uint8)
+    preprocessing = {"intensity": {"kind": "unit"}, "resize": resize}
+    found = segmenter(image_dims=2, preprocessing=preprocessing).segment(smooth[None], probabilities=True)
+    assert found.indices.shape == shape
+    assert found.probabilities.shape == (2, *shape)
+    indices = found.indices == 1
+    assert 2 * (indices & disc).sum() / (disc.sum() + indices.sum()) >= 0.99
+    centres = [np.argwhere(each).mean(axis=0) for each in (indices, disc)]
+    np.testing.assert_allclose(*centres, atol=0.25)
+
+
+def test_the_grey_of_a_run_is_made_of_colours_and_of_grey_pictures() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (1, 20, 22), np.uint8)
+    run = segmenter(image_dims=2, preprocessing={"intensity": {"kind": "unit"}, "color": "grey"})
+    one, three = run.segment(grey), run.segment(np.repeat(grey, 3, axis=0))
+    assert np.array_equal(one.indices, grey[0] > 127)
+    assert np.array_equal(three.indices, one.indices)
+    with pytest.raises(UserError, match=r"has 2 channels, and preprocessing\.color: grey is for colour pictures"):
+        run.segment(np.zeros((2, 20, 22), np.uint8))
+
+
+class Below(Threshold):
+    """Logits that favour label 1 where the slice below is bright."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.shape[1] == 3
+        return super().forward(image[:, :1])
+
+
+@pytest.mark.parametrize("plane", ["axial", "coronal", "sagittal"])
+def test_a_network_sees_the_neighbouring_slices(plane: str) -> None:
+    config = Config.model_validate(
+        settings(Path("unused"), window={"size": [6, 6], "plane": plane, "batch_size": 2, "neighbours": 1})
+    )
+    network = Segmenter(Below(0.5), config, in_channels=1, image_dims=3, device=torch.device("cpu"))
+    voxels = volume()
+    axis = {"sagittal": 0, "coronal": 1, "axial": 2}[plane]
+    below = np.take(voxels, [0, *range(SHAPE[axis] - 1)], axis=axis)
+    found = network.segment(voxels[None], affine=np.eye(4))
+    assert np.array_equal(found.indices, below > -400)
+
+
+def test_a_field_of_view_is_that_of_the_mask_or_found_with_a_warning(tmp_path: Path) -> None:
+    rows, columns = np.ogrid[:60, :60]
+    inside = (rows - 30) ** 2 + (columns - 30) ** 2 < 26**2
+    picture = np.where(inside, np.random.default_rng(0).integers(80, 200, (60, 60)), 1).astype(np.uint8)
+    Picture.fromarray(picture).save(tmp_path / "eye.png")
+    Picture.fromarray((inside * 255).astype(np.uint8)).save(tmp_path / "mask.png")
+    zscore = {"intensity": {"kind": "zscore", "region": "field_of_view"}}
+    run = segmenter(image_dims=2, preprocessing=zscore)
+    given, found = (run.segment(tmp_path / "eye.png", mask=mask) for mask in (tmp_path / "mask.png", None))
+    values = picture[inside]
+    expected = inside & (picture > values.mean() + values.std() / 2)
+    assert np.array_equal(given.indices, expected)
+    assert given.warnings == ()
+    assert np.array_equal(found.indices, expected)
+    assert "the run was trained with masks: its field of view was found" in found.warnings[0]
+    finds = segmenter(image_dims=2, preprocessing={**zscore, "field_of_view": "find"})
+    assert finds.segment(tmp_path / "eye.png").warnings == ()

@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from tiny import write_config, write_volumes
+from PIL import Image
+from tiny import write_config, write_pictures, write_volumes
 
 from r2seg.config import Config, load_config
 from r2seg.errors import UserError
@@ -214,3 +215,20 @@ def test_a_refused_training_keeps_the_folder_that_was_there_before(tiny_volumes:
         train(config_of(tmp_path, tiny_volumes, network={"reset": ["head"]}), tmp_path / "run", device="cpu")
     assert [entry.name for entry in (tmp_path / "run").iterdir()] == ["cache"]
     assert len(list((tmp_path / "run/cache").iterdir())) == 4
+
+
+def test_smeared_masks_that_were_cut_are_named(tmp_path: Path) -> None:
+    root = write_pictures(tmp_path / "data")
+    for name in ("case_1", "case_2"):
+        mask = Image.open(root / f"labels/{name}.png").resize((187, 150), Image.Resampling.NEAREST)
+        picture = Image.open(root / f"images/{name}.png").resize((187, 150))
+        (root / f"labels/{name}.png").unlink()
+        mask.save(root / f"labels/{name}.jpg", quality=80)
+        picture.save(root / f"images/{name}.png")
+    config = config_of(tmp_path, root, window={"plane": None}, preprocessing={"intensity": {"kind": "unit"}})
+    told = "warning: 2 masks are smeared, as by JPEG, and were cut (0/255 at 128, colours to the nearest): case_1.jpg, case_2.jpg"
+    assert told in str(plan_training(config, CPU))
+    with pytest.raises(UserError, match=r"case case_1: .*case_1\.jpg: holds undeclared label values"):
+        plan_training(
+            config.model_copy(update={"data": config.data.model_copy(update={"labels": {"a": (1,), "b": (2,)}})}), CPU
+        )

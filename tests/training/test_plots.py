@@ -13,6 +13,7 @@ from tiny import write_config
 from r2seg.config import load_config
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.layouts import find_cases
+from r2seg.labels import Label
 from r2seg.training.plots import Panel, _contour_styles, panel_of, plot_panels
 
 
@@ -49,7 +50,7 @@ def test_axial_panels_have_anterior_up_and_the_patients_right_on_the_left(codes,
 
 def drawn(folder: Path, reference: np.ndarray, prediction: np.ndarray, labels: list[str]) -> np.ndarray:
     panel = Panel("a", 0.5, np.zeros(reference.shape), reference, prediction)
-    plot_panels([panel], labels, folder / "p.png")
+    plot_panels([panel], {name: index for index, name in enumerate(labels, start=1)}, folder / "p.png")
     return np.asarray(Picture.open(folder / "p.png").convert("RGB")).astype(int)
 
 
@@ -72,9 +73,18 @@ def test_each_label_has_a_contour_where_it_touches_another(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [2, 7, 8, 100])
 def test_labels_have_colours_of_their_own(number: int) -> None:
-    reference, prediction = _contour_styles(number)
+    reference, prediction = _contour_styles({f"l{index}": index for index in range(1, number + 1)})
     assert len({colour for colour, _ in reference}) == number
     assert [colour for colour, _ in prediction] == [colour for colour, _ in reference]
+
+
+def test_contours_have_the_colours_that_labels_declare() -> None:
+    lung, heart = Label((1,), color=(0x3B, 0x82, 0xF6)), Label((2,), rgb=[(128, 0, 0)])
+    assert _contour_styles({"lung": lung, "heart": heart}) == (
+        [("#3b82f6", "solid"), ("#800000", "solid")],
+        [("#3b82f6", "dashed"), ("#800000", "dashed")],
+    )
+    assert _contour_styles({"lung": lung})[0] == [("#3b82f6", "solid")]
 
 
 def test_a_run_holds_its_pictures(tiny_run: Path) -> None:

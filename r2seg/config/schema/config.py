@@ -54,6 +54,17 @@ class Config(Section):
         return len(self.data.labels) + (self.network.output == "softmax")
 
     @model_validator(mode="after")
+    def _overlapping_labels_are_independent(self) -> Config:
+        if self.data.overlapping and self.network.output != "sigmoid":
+            path = ("data", "overlapping")
+            text = (
+                f"labels that overlap need network.output: sigmoid, and it is {self.network.output}, which gives each pixel "
+                "one label"
+            )
+            raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})
+        return self
+
+    @model_validator(mode="after")
     def _steps_name_labels(self) -> Config:
         for path, text in unknown_labels(self.data.labels, [step.label for step in self.postprocessing]):
             raise PydanticCustomError("at_key", "{text}", {"path": path, "text": text})

@@ -9,10 +9,11 @@ from pydantic_core import PydanticCustomError
 
 from r2seg.config.schema.base import FilePath, Section, shown
 from r2seg.config.schema.files import Files
-from r2seg.config.schema.labels import Labels, LabelValue
+from r2seg.config.schema.labels import IgnoredPixels, Labels, check_ignored, plain_label
 from r2seg.config.schema.source import GroupPattern, LayoutName
 from r2seg.config.schema.split import Split
 from r2seg.errors import nearest, some
+from r2seg.labels import MOST_OVERLAPPING, IgnoreLabel
 
 
 def _one_or_many_series(value: Any) -> Any:
@@ -44,15 +45,25 @@ class Data(Section):
         examples=[{"image": "{id}_image.nii.gz", "label": "{id}_lungmask.nii.gz"}],
     )
     labels: Labels = Field(
-        description="foreground labels: name -> value(s) in the files; 0 is background, the first value is written",
-        examples=[{"lung": 1}, {"lung": [1, 2], "heart": 3}],
+        description="foreground labels: name -> value(s) in the files, a colour, or a section; 0 is background; the first value is "
+        "written",
+        examples=[{"lung": 1}, {"lung": [1, 2], "heart": {"value": 3, "color": "#d62728"}}],
+    )
+    overlapping: bool = Field(
+        False,
+        description="whether labels may overlap: a case has one label map per label, in the order of labels, or one of as many "
+        "channels; at most 7 labels, with network.output sigmoid",
+        examples=[True],
     )
     series: SeriesNames = Field(
         (),
         description="numbers or UIDs of DICOM series, which choose in folders that hold several: exactly one of them must be there",
+        examples=[[3]],
     )
-    ignore_label: LabelValue | None = Field(
-        None, description="value in the files of pixels that are neither trained on nor scored", examples=[255]
+    ignore_label: IgnoredPixels = Field(
+        None,
+        description="value, or colour such as [224, 224, 192], of pixels that are neither trained on nor scored",
+        examples=[255],
     )
     group: GroupPattern | None = Field(
         None,
@@ -68,12 +79,26 @@ class Data(Section):
         None, description="folder for preprocessed cases; default: inside the run", examples=["/scratch/cache"]
     )
 
+    @field_validator("overlapping")
+    @classmethod
+    def _labels_are_channels(cls, overlapping: bool, info: ValidationInfo) -> bool:
+        labels = info.data.get("labels", {})
+        if overlapping and len(labels) > MOST_OVERLAPPING:
+            raise ValueError(f"there are {len(labels)} labels: at most {MOST_OVERLAPPING} can overlap")
+        values = [label[0] for label in labels.values()]
+        if overlapping and values != sorted(
+            values
+        ):  # keys that some tool sorted would swap the channels without a word
+            raise ValueError(
+                f"the channels are in the order of labels, {', '.join(labels)}, but their values are {', '.join(map(str, values))}: "
+                "list the labels by ascending value"
+            )
+        return overlapping
+
     @field_validator("ignore_label")
     @classmethod
-    def _ignored_is_no_label(cls, ignore_label: int | None, info: ValidationInfo) -> int | None:
-        for name, values in info.data.get("labels", {}).items():
-            if ignore_label in values:
-                raise ValueError(f"{ignore_label} is also a value of the label {name}")
+    def _ignored_is_no_label(cls, ignore_label: IgnoreLabel | None, info: ValidationInfo) -> IgnoreLabel | None:
+        check_ignored(ignore_label, info.data.get("labels", {}))
         return ignore_label
 
     @model_validator(mode="after")
@@ -101,5 +126,5 @@ class Data(Section):
         return None
 
     @field_serializer("labels")
-    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, int | list[int]]:
-        return {name: values[0] if len(values) == 1 else list(values) for name, values in labels.items()}
+    def _plain_labels(self, labels: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+        return {name: plain_label(label) for name, label in labels.items()}

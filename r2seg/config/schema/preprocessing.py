@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, ValidationInfo, field_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from r2seg.config.schema.base import AsTuple, Section
 
@@ -14,6 +14,17 @@ def _above_low(high: float, info: ValidationInfo) -> float:
     if low is not None and low >= high:
         raise ValueError(f"{high:g} is not above low, {low:g}")
     return high
+
+
+Region = Annotated[
+    Literal["image", "nonzero", "field_of_view"],
+    Field(
+        description="where it is measured: in the whole image, in the voxels that are not 0 (such as MR without its background; each "
+        "channel its own), or inside the field of view; the map applies to all voxels, but what lies outside the field of view becomes "
+        "the mean inside, so that its rim is not an edge",
+        examples=["nonzero"],
+    ),
+]
 
 
 class HuWindow(Section):
@@ -36,6 +47,7 @@ class Percentile(Section):
     high: Annotated[float, Field(ge=0, le=100, validate_default=True)] = Field(
         99.5, description="percentile that becomes 1, as all above it [percent]", examples=[99]
     )
+    region: Region = "image"
 
     _ordered = field_validator("high")(_above_low)
 
@@ -44,6 +56,7 @@ class ZScore(Section):
     """Each channel of a case to mean 0 and standard deviation 1."""
 
     kind: Literal["zscore"] = Field("zscore", description="chooses this intensity map", examples=["zscore"])
+    region: Region = "image"
 
 
 class Unit(Section):
@@ -55,8 +68,80 @@ class Unit(Section):
 Intensity = Annotated[HuWindow | Percentile | ZScore | Unit, Field(discriminator="kind")]
 
 
+class Clahe(Section):
+    """Contrast-limited adaptive histogram equalization, with the meaning of OpenCV's two numbers."""
+
+    clip: Annotated[float, Field(ge=1)] = Field(
+        2.0, description="cap of a histogram's bins [multiples of their mean count]", examples=[3.0]
+    )
+    tiles: Annotated[tuple[PositiveInt, PositiveInt], AsTuple] = Field(
+        (8, 8), description="number of tiles [along rows, along columns]", examples=[[16, 16]]
+    )
+
+
+class Resize(Section):
+    """The size at which the network sees pictures: ``size`` or ``longest_side``. Label maps are written in the picture's own size."""
+
+    size: Annotated[tuple[PositiveInt, PositiveInt], AsTuple] | None = Field(
+        None, description="rows and columns [pixels]", examples=[[224, 224]]
+    )
+    keep_aspect: bool = Field(
+        False,
+        description="with size: the largest picture of the same proportions that fits into it; where windows are larger, the edge is "
+        "repeated and not trained on, as always",
+        examples=[True],
+    )
+    longest_side: PositiveInt | None = Field(
+        None, description="the longer of rows and columns; the proportions are kept [pixels]", examples=[512]
+    )
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Resize:
+        if (self.size is None) == (self.longest_side is None):
+            raise ValueError("give size: [rows, columns], or longest_side")
+        if self.keep_aspect and self.size is None:
+            raise ValueError("keep_aspect goes with size; longest_side always keeps the proportions")
+        return self
+
+    def shape_of(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Rows and columns of a picture of this shape after resizing."""
+        if self.size is not None and not self.keep_aspect:
+            return self.size
+        if self.size is not None:
+            factor = min(new / old for new, old in zip(self.size, shape, strict=True))
+        else:
+            factor = (self.longest_side or 1) / max(shape)
+        return tuple(max(1, round(side * factor)) for side in shape)
+
+
 class Preprocessing(Section):
-    """The deterministic chain: orientation and spacing, then intensity."""
+    """The deterministic chain: of pictures the contrast and the size, of volumes orientation and spacing; then intensity."""
+
+    color: Literal["keep", "grey", "green"] = Field(
+        "keep",
+        description="one channel of colour pictures: grey is the luma of ITU-R BT.601 (.299 R + .587 G + .114 B), green the green channel, "
+        "in which vessels show best; pictures of one channel stay as they are",
+        examples=["green"],
+    )
+    clahe: Clahe | None = Field(
+        None,
+        description="equalizes the contrast of pictures locally, after color; clip and tiles as in OpenCV; of colours the brightness",
+        examples=[{"clip": 2.0, "tiles": [8, 8]}],
+    )
+    gamma: PositiveFloat | None = Field(
+        None, description="x ** (1 / gamma) of pictures, after clahe: above 1 brightens", examples=[1.2]
+    )
+    field_of_view: Literal["given", "find"] = Field(
+        "given",
+        description="of pictures without a mask: given takes the whole picture, find takes what is not its dark border; labels "
+        "outside are neither trained on nor scored in training",
+        examples=["find"],
+    )
+    resize: Resize | None = Field(
+        None,
+        description="size of pictures as the network sees them; default: their own; predictions are brought back to it",
+        examples=[{"size": [224, 224]}, {"longest_side": 512}],
+    )
 
     intensity: Intensity = Field(
         ZScore(),

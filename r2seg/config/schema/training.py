@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from r2seg.config.schema.base import AsTuple, Fraction, Plane, Precision, Probability, Section
 
@@ -19,6 +19,12 @@ class Window(Section):
     )
     plane: Plane | None = Field(
         None, description="plane in which 2-D windows lie in volumes; default: axial", examples=["coronal"]
+    )
+    neighbours: NonNegativeInt = Field(
+        0,
+        description="2.5-D: so many slices on each side of a 2-D window in a volume are further channels; at the ends of the volume "
+        "its outermost slice is repeated [slices]",
+        examples=[1],
     )
     overlap: Fraction = Field(
         0.25,
@@ -42,6 +48,22 @@ class Window(Section):
     def plane_in_volumes(self) -> Plane:
         """The plane in which 2-D windows lie in a volume: ``plane``, axial by default."""
         return self.plane or "axial"
+
+    @property
+    def num_slices(self) -> int:
+        """Slices that a 2-D window of a volume shows the network: its own and its neighbours."""
+        return 2 * self.neighbours + 1
+
+    @field_validator("neighbours")
+    @classmethod
+    def _neighbours_go_with_two_dims(cls, neighbours: int, info: ValidationInfo) -> int:
+        size = info.data.get("size", ())
+        if neighbours and len(size) == 3:
+            raise ValueError(
+                f"{neighbours} neighbouring slices go with a 2-D window, and window.size {list(size)} is 3-D: leave neighbours out, or "
+                "give two numbers"
+            )
+        return neighbours
 
     @field_validator("plane")
     @classmethod

@@ -68,6 +68,7 @@ FORMATS: dict[str, Format] = {
     ".nii.gz": _NIFTI,
     ".nii": _NIFTI,
     ".img": _NIFTI,
+    ".seg.nrrd": _ITK,
     ".nrrd": _ITK,
     ".mha": _ITK,
     ".mhd": _ITK,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import gzip
 import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from isal import isal_zlib
 
 from r2seg.data.formats.messages import named
 from r2seg.errors import UserError
+from r2seg.labels import Rgb
 
 logger = logging.getLogger(__name__)
 
@@ -68,11 +69,13 @@ class File:
         grid: What the header says.
         source: What the format's writer needs to give the same header back, or None.
         pixels: Yields (C, *S) and, if called with True on a palette picture, its indices and the palette (n, 3) uint8.
+        fields: Name -> text of the header's further fields, of NRRD, PNG and TIFF.
     """
 
     grid: Grid
     source: Any
     pixels: Callable[[bool], tuple[np.ndarray, np.ndarray | None]]
+    fields: Mapping[str, str] = field(default_factory=dict)
 
     def load(self, *, indices: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
         """(C, *S) of real numbers in native byte order, and the palette if a palette picture's indices were requested."""
@@ -99,12 +102,16 @@ class Header:
         affine: (4, 4) voxel index -> RAS+ millimetres; None for pictures.
         scale: What one step means, for NIfTI's scl_slope.
         classes: Whether the last axis is classes.
+        colors: Label value -> colour, for formats that have colours.
+        fields: Name -> text of further header fields, for NRRD, PNG and TIFF.
     """
 
     source: Any
     affine: np.ndarray | None
     scale: float = 1.0
     classes: bool = False
+    colors: Mapping[int, Rgb] = field(default_factory=dict)
+    fields: Mapping[str, str] = field(default_factory=dict)
 
 
 @contextmanager
@@ -191,5 +198,10 @@ def drop_alpha(path: Path, array: np.ndarray) -> np.ndarray:
     """(C + 1, *S) whose last channel is alpha -> (C, *S); refuses an alpha that hides anything."""
     opaque = 1 if array.dtype.kind == "f" else np.iinfo(array.dtype).max
     if not (array[-1] == opaque).all():
+        if len(np.unique(array[-1])) > 1 and all((channel == channel.flat[0]).all() for channel in array[:-1]):
+            raise ImageError(
+                f"{path}: all its pixels have one colour, and only the alpha channel differs; if that is the mask, save the "
+                "alpha channel alone as a grey picture"
+            )
         raise ImageError(f"{path}: has transparent pixels (alpha channel); flatten the picture first")
     return array[:-1]

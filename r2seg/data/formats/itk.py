@@ -60,7 +60,10 @@ def open_itk(path: Path) -> File:
         array = SimpleITK.GetArrayFromImage(image)  # axes reversed, components last
         return _in_file_order(array, len(size), components), None
 
-    return File(grid, source, pixels)
+    nrrd = path.suffix.lower() == ".nrrd"
+    return File(
+        grid, source, pixels, {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()} if nrrd else {}
+    )
 
 
 def _call(path: Path, read: Callable[[], Any]) -> tuple[Any, list[str]]:
@@ -162,6 +165,8 @@ def write_itk(path: Path, array: np.ndarray, around: Header) -> None:
     image.SetOrigin([float(v) for v in origin[:dims]])
     image.SetSpacing([float(v) for v in spacing[:dims]])
     image.SetDirection([float(v) for v in direction[:dims, :dims].flat])
+    for name, text in around.fields.items():
+        image.SetMetaData(name, text)
     # ITK knows its suffixes in lower case only: to SCAN.MHA it would write SCAN.mhd and SCAN.zraw.
     suffix = ".nrrd" if path.suffix.lower() == ".nrrd" else ".mha"
     written = path.with_suffix(suffix)

@@ -1,7 +1,8 @@
-"""Pictures that Pillow reads (png, jpg, bmp, gif, ppm, pgm, pbm, also gzipped) and the palette in which label maps are written."""
+"""Pictures that Pillow reads (png, jpg, bmp, gif, ppm, pgm, pbm, also gzipped), and label maps as palette pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy as np
 from isal import igzip, isal_zlib
 
 from r2seg.data.formats.base import File, Grid, Header, ImageError, drop_alpha, path_for_itk
+from r2seg.labels import Rgb
+from r2seg.palette import PALETTE, palette_color
 
 
 def open_pillow(path: Path) -> Any:
@@ -39,6 +42,7 @@ def open_picture(path: Path) -> File:
         if picture.format != "PNG" or "exif" in picture.info:  # else Pillow decodes the whole PNG to look for it
             check_upright(path, picture.getexif().get(274, 1))
         mode, (columns, rows) = picture.mode, picture.size
+        fields = {key: text for key, text in picture.info.items() if isinstance(key, str) and isinstance(text, str)}
         # Of 16 bits per colour Pillow would silently drop eight.
         deep_png = picture.format == "PNG" and _png_depth(path) == 16 and mode not in ("I;16", "I")
         if mode == "RGB" and (_netpbm_maximum(picture) or 0) > 255:
@@ -49,7 +53,10 @@ def open_picture(path: Path) -> File:
         raise ImageError(f"{path}: has colours of kind {mode}; convert it to RGB or grey")
     num_channels = 3 if mode in ("P", "PA", "RGB", "RGBA") else 1
     return File(
-        Grid(path, (rows, columns), num_channels, None), None, partial(_deep_png if deep_png else _picture, path)
+        Grid(path, (rows, columns), num_channels, None),
+        None,
+        partial(_deep_png if deep_png else _picture, path),
+        fields,
     )
 
 
@@ -128,33 +135,27 @@ def _picture(path: Path, indices: bool) -> tuple[np.ndarray, np.ndarray | None]:
     return (drop_alpha(path, array) if alpha else array), palette
 
 
-# Okabe and Ito's colours, which colour-blind readers tell apart. No greys: a palette of greys is read by its grey levels, ours by
-# index.
-_COLOURS = ((0, 158, 115), (230, 159, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (0, 114, 178), (213, 94, 0))
+def palette_picture(array: np.ndarray, colors: Mapping[int, Rgb]) -> Any:
+    """Label values (rows, columns) uint8 as a Pillow image whose palette index is the value.
 
-
-def _palette() -> bytes:
-    """256 colours: black for background; the seven for labels 1 to 7, their darker and lighter shades; white for 255 (ignored)."""
-    colours: list[tuple[int, ...]] = [(0, 0, 0)]
-    for index in range(254):
-        lap, base = divmod(index, len(_COLOURS))
-        # Laps in bit-reversed order, so that shades that follow each other are far apart: 0, -.6, .3, -.3, .45, …
-        shade = (int(f"{lap:06b}"[::-1], 2) / 64 * 1.2 + 0.6) % 1.2 - 0.6
-        colours.append(tuple(int(c * (1 + shade) if shade < 0 else c + (255 - c) * shade) for c in _COLOURS[base]))
-    colours.append((255, 255, 255))
-    return bytes(channel for colour in colours for channel in colour)
-
-
-def palette_picture(array: np.ndarray) -> Any:
-    """Label values (rows, columns) uint8 as a Pillow image whose palette index is the value."""
+    Args:
+        array: The values.
+        colors: Value -> colour; other values have that of `PALETTE`.
+    """
     from PIL import Image
 
     picture = Image.fromarray(np.ascontiguousarray(array))
-    picture.putpalette(_palette())
+    every = (palette_color(value, colors[value]) if value in colors else PALETTE[value] for value in range(256))
+    picture.putpalette(bytes(channel for color in every for channel in color))
     return picture
 
 
-def write_png(path: Path, array: np.ndarray, _: Header) -> None:
+def write_png(path: Path, array: np.ndarray, around: Header) -> None:
     """Writes label values (rows, columns) uint8 as palette indices."""
+    from PIL.PngImagePlugin import PngInfo
+
+    texts = PngInfo()
+    for name, text in around.fields.items():
+        texts.add_text(name, text)
     with open(path, "wb") as file:
-        palette_picture(array).save(file, "PNG")
+        palette_picture(array, around.colors).save(file, "PNG", pnginfo=texts)

@@ -42,6 +42,7 @@ def open_tiff(path: Path) -> File:
         alpha = "S" in axes and len(page.extrasamples) == 1 and int(page.extrasamples[0]) in (1, 2)
         palette = None if page.colormap is None else (np.asarray(page.colormap).T >> 8).astype(np.uint8)
         bits, dtype = page.bitspersample, page.dtype
+        lines = [line.partition("=") for line in (page.description or "").splitlines() if "=" in line]
         kind = int(page.compression)
         # Before memory is taken. LZW's longest codes unpack to 2731 times their size; blank pages of fax codes have no such limit.
         most = {1: 1, 8: MAX_INFLATION, 32946: MAX_INFLATION}.get(kind, 3000)
@@ -73,11 +74,17 @@ def open_tiff(path: Path) -> File:
         return (array, palette) if indices else (np.moveaxis(palette[array[0]], -1, 0), None)
 
     num_channels = 3 if palette is not None else (samples or 1) - alpha
-    return File(Grid(path, (sizes["Y"], sizes["X"]), num_channels, None), None, pixels)
+    return File(
+        Grid(path, (sizes["Y"], sizes["X"]), num_channels, None), None, pixels, {name: text for name, _, text in lines}
+    )
 
 
-def write_tiff(path: Path, array: np.ndarray, _: Header) -> None:
+def write_tiff(path: Path, array: np.ndarray, around: Header) -> None:
     """Writes label values (rows, columns) uint8 as palette indices."""
     content = BytesIO()  # libtiff refuses a file whose name is not UTF-8
-    palette_picture(array).save(content, "TIFF", compression="tiff_adobe_deflate")
+    # One line of its description per field.
+    described = (
+        {"description": "\n".join(f"{name}={text}" for name, text in around.fields.items())} if around.fields else {}
+    )
+    palette_picture(array, around.colors).save(content, "TIFF", compression="tiff_adobe_deflate", **described)
     path.write_bytes(content.getvalue())

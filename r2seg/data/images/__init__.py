@@ -21,8 +21,10 @@ Where a format can be read in several ways:
 from r2seg.data.formats import IMAGE_SUFFIXES, Grid, ImageError, SeriesChoice, files_of, split_suffix
 from r2seg.data.formats.dicom_files import is_dicom_label
 from r2seg.data.images.dicom_labels import grid_of_dicom_label
-from r2seg.data.images.image import Image, check_same_grid, image_of, output_name, read_grid, read_image
-from r2seg.data.images.label_maps import CUT, IGNORE, LabelMap, read_label_map, write_label_map
+from r2seg.data.images.image import GridError, Image, check_same_grid, image_of, output_name, read_grid, read_image
+from r2seg.data.images.label_maps import IGNORE, LabelMap, read_label_map, write_label_map
+from r2seg.data.images.mask_values import CUT
+from r2seg.data.images.overlapping import read_labels, write_overlapping
 from r2seg.data.images.probabilities import probabilities_path, read_probabilities, write_probabilities
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "IGNORE",
     "IMAGE_SUFFIXES",
     "Grid",
+    "GridError",
     "Image",
     "ImageError",
     "LabelMap",
@@ -44,8 +47,10 @@ __all__ = [
     "read_grid",
     "read_image",
     "read_label_map",
+    "read_labels",
     "read_probabilities",
     "split_suffix",
     "write_label_map",
+    "write_overlapping",
     "write_probabilities",
 ]

@@ -135,16 +135,20 @@ def _checked_array(file: File) -> np.ndarray:
     return array
 
 
+class GridError(ImageError):
+    """Two images that should lie on one grid and do not."""
+
+
 def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:
     """Checks that two images lie on one grid: equal shape, and corners within a tenth of a voxel if both have geometry.
 
     A tenth, because a qform's quaternion in float32 may turn a grid by 3e-4 rad against the sform of the same file.
 
     Raises:
-        ImageError: They differ; names both files and what differs.
+        GridError: They differ; names both files and what differs.
     """
     if first.shape != second.shape:
-        raise ImageError(f"{second.path}: grid {second.shape} differs from grid {first.shape} of {first.path}")
+        raise GridError(f"{second.path}: grid {second.shape} differs from grid {first.shape} of {first.path}")
     if first.affine is None or second.affine is None:
         return
     corners = np.indices((2,) * len(first.shape)).reshape(len(first.shape), -1).T * (np.array(first.shape) - 1)
@@ -152,7 +156,7 @@ def check_same_grid(first: Grid | Image, second: Grid | Image) -> None:
     shift = float(np.linalg.norm(corners @ difference[:3, : corners.shape[1]].T + difference[:3, 3], axis=1).max())
     first_mm, second_mm = first.spacing_mm or (), second.spacing_mm or ()  # both have an affine
     if shift > 0.1 * min(first_mm):
-        raise ImageError(
+        raise GridError(
             f"{second.path}: grid differs from that of {first.path} by up to {shift:.4g} mm: "
             f"spacing {_numbers(second_mm)} against {_numbers(first_mm)} mm, "
             f"first voxel at {_numbers(second.affine[:3, 3])} against {_numbers(first.affine[:3, 3])} mm"
