@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+from commands import call
 from tiny import write_config
 
 BIN = Path(sys.executable).parent
@@ -48,17 +51,19 @@ def test_help_has_an_example_and_loads_neither_torch_nor_monai(command: str) -> 
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_answers_in_half_a_second(command: str) -> None:
-    seconds = []
-    for _ in range(3):  # the machine may be busy once
-        begun = time.monotonic()
+def test_help_takes_less_than_half_a_second_of_the_processor(command: str) -> None:
+    """Its own time, which is as long on a busy machine; the least of three, as a busy machine's caches are cold."""
+    seconds: list[float] = []
+    while len(seconds) < 3 and min(seconds, default=1) >= 0.5:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         run(command, "--help")
-        seconds.append(time.monotonic() - begun)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(seconds) < 0.5, seconds
 
 
 def test_the_commands_are_also_subcommands() -> None:
-    result = run("r2seg", "--help")
+    result = call("r2seg", "--help")
     for name in ("train", "infer", "evaluate"):
         assert name in result.stdout
 
@@ -66,7 +71,7 @@ def test_the_commands_are_also_subcommands() -> None:
 def test_a_typo_in_the_config_ends_with_2_and_the_right_name(tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes, training={"lerning_rate": 0.1})
     assert_mistake(
-        run("r2seg-train", config, cwd=tmp_path), "training.lerning_rate", "did you mean training.learning_rate?"
+        call("r2seg-train", config, cwd=tmp_path), "training.lerning_rate", "did you mean training.learning_rate?"
     )
     assert not (tmp_path / "runs").exists()
 
@@ -78,20 +83,20 @@ def test_the_error_for_a_missing_config_names_similar_files(tiny_volumes: Path, 
 
 def test_a_missing_device_is_reported(tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
-    assert_mistake(run("r2seg-train", config, "--device", "cuda:77", cwd=tmp_path), "--device cuda:77")
+    assert_mistake(call("r2seg-train", config, "--device", "cuda:77", cwd=tmp_path), "--device cuda:77")
     assert_mistake(
-        run("r2seg-train", config, "--device", "gpu", cwd=tmp_path), "valid are auto, cpu, cuda, cuda:N, mps"
+        call("r2seg-train", config, "--device", "gpu", cwd=tmp_path), "valid are auto, cpu, cuda, cuda:N, mps"
     )
 
 
 def test_init_says_what_it_found_and_what_to_type_next(tiny_volumes: Path, tmp_path: Path) -> None:
-    made = run("r2seg", "init", tiny_volumes, "-o", "my.yaml", "--budget", "2min", "--name", "balls", cwd=tmp_path)
+    made = call("r2seg", "init", tiny_volumes, "-o", "my.yaml", "--budget", "2min", "--name", "balls", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert "layout   folder" in made.stdout and "not sure: the labels have no names yet: label_1" in made.stdout
     assert "next: r2seg check my.yaml" in made.stdout and "next: r2seg-train my.yaml" in made.stdout
     assert (tmp_path / "my.yaml").read_text().startswith("# Written by r2seg init.")
     assert_mistake(
-        run("r2seg", "init", tiny_volumes, "-o", "my.yaml", cwd=tmp_path), "my.yaml exists already", "--force"
+        call("r2seg", "init", tiny_volumes, "-o", "my.yaml", cwd=tmp_path), "my.yaml exists already", "--force"
     )
 
 
@@ -102,7 +107,7 @@ def test_mistakes_of_init_are_one_line(tmp_path: Path) -> None:
         (["empty", "--budget", "soon"], "--budget soon: give a time such as 15min"),
         (["empty", "-o", "my.json"], "a config is YAML: give a name such as my.yaml"),
     ):
-        assert_mistake(run("r2seg", "init", *words, cwd=tmp_path), message)
+        assert_mistake(call("r2seg", "init", *words, cwd=tmp_path), message)
     assert not list(tmp_path.glob("*.yaml"))
 
 
@@ -120,19 +125,19 @@ def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_vol
     (command,) = [line for line in lines if line.startswith("next: r2seg-infer")]
     assert command == "next: r2seg-infer runs/tiny --split test -o predictions"
 
-    again = run("r2seg-train", config, cwd=here)
+    again = call("r2seg-train", config, cwd=here)
     assert_mistake(again, "--resume", "-o RUN")
 
-    inferred = run("r2seg", "infer", "runs/tiny", tiny_volumes / "images", "-o", "out put", "--threads", 1, cwd=here)
+    inferred = call("r2seg", "infer", "runs/tiny", tiny_volumes / "images", "-o", "out put", "--threads", 1, cwd=here)
     assert inferred.returncode == 0, inferred.stderr
     assert len(list((here / "out put").glob("*.nii.gz"))) == 4
 
-    scored = run("r2seg-evaluate", "out put", tiny_volumes / "labels", "-o", "report", cwd=here)
+    scored = call("r2seg-evaluate", "out put", tiny_volumes / "labels", "-o", "report", cwd=here)
     assert scored.returncode == 0, scored.stderr
     assert "Dice" in scored.stdout
     assert {"cases.csv", "summary.json"} <= {path.name for path in (here / "report").iterdir()}
 
-    held_out = run("r2seg-evaluate", "out put", "runs/tiny", cwd=here)
+    held_out = call("r2seg-evaluate", "out put", "runs/tiny", cwd=here)
     assert held_out.returncode == 0, held_out.stderr
     assert "the test cases of runs/tiny (1)" in held_out.stdout
 
@@ -143,7 +148,7 @@ def test_a_failing_case_gives_exit_1_and_the_others_are_written(
     (tmp_path / "scans").mkdir()
     nib.save(nib.load(tiny_volumes / "images/case_3.nii.gz"), tmp_path / "scans/good.nii.gz")
     (tmp_path / "scans/bad.nii.gz").write_bytes(b"")
-    result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
+    result = call("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
     assert result.returncode == 1
     assert "FAILED" in result.stdout and "bad.nii.gz" in result.stdout and "1 of 2 cases written" in result.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["good.nii.gz", "outcomes.json"]
@@ -159,7 +164,7 @@ def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name
     nib.save(good, tmp_path / "scans/good.nii.gz")
     nib.save(nib.Nifti1Image((voxels + 1024).astype(np.int16), good.affine), tmp_path / "scans/offset.nii.gz")
     nib.save(nib.Nifti1Image(np.full_like(voxels, -900), good.affine), tmp_path / "scans/air.nii.gz")
-    result = run("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
+    result = call("r2seg-infer", tiny_run, tmp_path / "scans", "-o", tmp_path / "out", "--threads", 1)
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     (line,) = [line for line in lines if "good.nii.gz ->" in line]
@@ -179,7 +184,7 @@ def test_a_ct_stored_with_another_offset_and_an_empty_mask_are_warned_of_by_name
     assert cases["good.nii.gz"]["warnings"] == [] and cases["good.nii.gz"]["error"] is None
     assert "unlike" in cases["offset.nii.gz"]["warnings"][0]
     # A later command into the same folder adds to the list.
-    run("r2seg-infer", tiny_run, tiny_volumes / "images/case_0.nii.gz", "-o", tmp_path / "out", "--threads", 1)
+    call("r2seg-infer", tiny_run, tiny_volumes / "images/case_0.nii.gz", "-o", tmp_path / "out", "--threads", 1)
     cases = json.loads((tmp_path / "out/outcomes.json").read_text())["cases"]
     assert sorted(cases) == ["air.nii.gz", "case_0.nii.gz", "good.nii.gz", "offset.nii.gz"]
 
@@ -198,7 +203,8 @@ def test_file_names_that_are_not_utf_8_end_no_batch(
         nib.save(scan, scans / f"{name}.nii.gz")
     SimpleITK.WriteImage(SimpleITK.ReadImage(str(scans / "a.nii.gz")), str(tmp_path / "b.mha"))
     os.replace(tmp_path / "b.mha", scans / f"{odd}.mha")
-    result = run("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    words = ("r2seg-infer", tiny_run, scans, "-o", tmp_path / "out", "--threads", 1)
+    result = call(*words) if encoding == "utf-8" else run(*words)
     assert result.returncode == 1, result.stderr
     assert "Traceback" not in result.stderr and "3 of 4 cases written" in result.stdout
     (line,) = [line for line in result.stdout.splitlines() if "FAILED" in line]
@@ -223,45 +229,59 @@ def test_a_damaged_manifest_is_one_line(tiny_run: Path, tmp_path: Path, content:
     copy = shutil.copytree(tiny_run, tmp_path / "run")
     (copy / "manifest.json").write_text(content)
     np.save(tmp_path / "a.npy", np.zeros((9, 9)))
-    result = run("r2seg-infer", copy, tmp_path / "a.npy", "-o", tmp_path / "out", "--threads", 1)
+    result = call("r2seg-infer", copy, tmp_path / "a.npy", "-o", tmp_path / "out", "--threads", 1)
     assert_mistake(result, message)
     assert len([line for line in result.stderr.splitlines() if line.startswith("error: ")]) == 1
 
 
 def test_infer_without_input_says_what_to_name(tiny_run: Path, tmp_path: Path) -> None:
-    assert_mistake(run("r2seg-infer", tiny_run, "-o", tmp_path / "out"), "name images or folders", "--split test")
+    assert_mistake(call("r2seg-infer", tiny_run, "-o", tmp_path / "out"), "name images or folders", "--split test")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_training_says_how_to_continue(number: int, tiny_volumes: Path, tmp_path: Path) -> None:
-    config = write_config(tmp_path / "config.yaml", tiny_volumes)
-    process = subprocess.Popen(
-        [
-            str(BIN / "r2seg-train"),
-            str(config),
-            "--threads",
-            "1",
-            "--device",
-            "cpu",
-            "--set",
-            "training.max_epochs=5000",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests are started in the background of a script, SIGINT is ignored, and children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+def long_training(folder: Path, root: Path) -> list[str]:
+    config = write_config(folder / "config.yaml", root)
+    return ["r2seg-train", str(config), "--threads", "1", "--device", "cpu", "--set", "training.max_epochs=5000"]
+
+
+def wait_for_an_epoch(folder: Path) -> None:
     begun = time.monotonic()
-    while not (tmp_path / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
+    while not (folder / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
         time.sleep(0.1)
-    process.send_signal(number)
+
+
+# With the override, without which it would be another config, and with what the last bits depend on.
+CONTINUE = "-o runs/tiny --set training.max_epochs=5000 --device cpu --threads 1 --resume"
+
+
+def test_a_terminated_training_says_how_to_continue(tiny_volumes: Path, tmp_path: Path) -> None:
+    """In a process of its own, which ends by the signal of a scheduler."""
+    name, *words = long_training(tmp_path, tiny_volumes)
+    process = subprocess.Popen(
+        [str(BIN / name), *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_an_epoch(tmp_path)
+    process.send_signal(signal.SIGTERM)
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130
-    # With the override, without which it would be another config, and with what the last bits depend on.
-    words = "-o runs/tiny --set training.max_epochs=5000 --device cpu --threads 1 --resume"
-    assert words in message and "Traceback" not in message
+    assert CONTINUE in message and "Traceback" not in message
+
+
+def test_an_interrupted_training_says_how_to_continue(tiny_volumes: Path, tmp_path: Path) -> None:
+    def press_ctrl_c() -> None:
+        wait_for_an_epoch(tmp_path)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    # Where the tests are started in the background of a script, SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    waiting = threading.Thread(target=press_ctrl_c)
+    waiting.start()
+    try:
+        result = call(*long_training(tmp_path, tiny_volumes), cwd=tmp_path)
+    finally:
+        waiting.join()
+        signal.signal(signal.SIGINT, before)
+    assert result.returncode == 130
+    assert CONTINUE in result.stderr and "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -297,4 +317,4 @@ typer.run(main)
 def test_a_read_only_folder_is_reported_in_one_line(tiny_volumes: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path / "config.yaml", tiny_volumes)
     (tmp_path / "locked").mkdir(mode=0o500)
-    assert_mistake(run("r2seg-train", config, "-o", tmp_path / "locked/run"), "locked")
+    assert_mistake(call("r2seg-train", config, "-o", tmp_path / "locked/run"), "locked")

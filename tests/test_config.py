@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from imports import imported_anew
 from pydantic import ValidationError
 
 from r2seg.config import Config, ConfigError, build_configured_network, dump_config, load_config, with_network_defaults
@@ -557,11 +559,12 @@ def test_reading_the_schema_loads_no_heavy_library_and_a_config_no_monai(write) 
     code = f"""
 import sys, r2seg, r2seg.config, r2seg.errors, r2seg.cli
 print([name for name in {heavy} if name in sys.modules])
-r2seg.config.load_config({str(path)!r})
-print("monai" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.split() == ["[]", "False"]
+    assert result.stdout.split() == ["[]"]
+    with imported_anew(without=("monai",)):
+        found = importlib.import_module("r2seg.config").load_config(path)
+    assert type(found) is not Config and found.name == load_config(path).name
 
 
 def test_loading_takes_less_than_half_a_second_once_torch_is_there(write) -> None:
@@ -589,16 +592,16 @@ LAUGHS = "\n".join(  # "billion laughs"
         ("name: &a [*a]", "an alias contains itself"),
         ("name: &a {b: *a}", "an alias contains itself"),
         ("name: " + "x" * 5_000_000, "it has 5000006 characters; a config has at most 4000000"),
-        ("name: " + "[" * 50_000, "nested too deeply"),
+        ("name: " + "[" * 20_000, "nested too deeply"),
     ],
 )
 def test_a_bomb_of_aliases_is_refused_at_once(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(text)
-    begun = time.monotonic()
+    begun = time.process_time()  # as long on a busy machine
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(path)
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -201,6 +201,7 @@ def other_config(tiny_volumes: Path, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_run_is_scored_on_another_data_set_with_its_own_preprocessing(
     tiny_run: Path, other_config: Path, tmp_path: Path
 ) -> None:
@@ -230,6 +231,7 @@ def test_a_run_is_scored_on_another_data_set_with_its_own_preprocessing(
     assert same["labels"]["ball"]["counts"] == found["labels"]["ball"]["counts"]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_failing_case_counts_as_missing_and_gives_exit_1(tiny_run: Path, other_config: Path, tmp_path: Path) -> None:
     images = yaml.safe_load(other_config.read_text())["data"]["root"] + "/images"
     stale = tmp_path / "report/predictions/case_1.nii.gz"
@@ -254,6 +256,7 @@ def test_without_a_report_nothing_stays(tiny_run: Path, other_config: Path, tmp_
     assert not list((tmp_path / "temporary").iterdir())
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_scoring_a_run_on_cases_it_was_trained_on_is_called_a_leak(tiny_run: Path) -> None:
     result = run(tiny_run, tiny_run, "--split", "all")
     text = " ".join(result.output.split())
@@ -286,6 +289,7 @@ def outputs(report: Path) -> list[str]:
 EVERY = [word for name in ("csv", "json", "html", "markdown", "latex") for word in ("--format", name)]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_runs_own_thresholds_cut_the_probabilities_of_other_cases(
     tiny_run: Path, other_config: Path, tmp_path: Path
 ) -> None:
@@ -300,6 +304,7 @@ def test_a_runs_own_thresholds_cut_the_probabilities_of_other_cases(
     assert not [text for text in outputs(tmp_path / "report") if "oracle threshold)" in text or "ORACLE" in text]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_thresholds_on_the_cases_they_were_chosen_on_are_an_oracle_in_every_output(
     tiny_run: Path, tmp_path: Path
 ) -> None:
@@ -311,6 +316,7 @@ def test_thresholds_on_the_cases_they_were_chosen_on_are_an_oracle_in_every_outp
     assert all("tiny (oracle threshold)" in text for text in outputs(tmp_path / "report"))
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_empty_references_are_not_taken_for_the_cases_a_threshold_was_chosen_on(tmp_path: Path) -> None:
     """Two empty masks are equal byte for byte, whichever cases they are of."""
     full = np.pad(np.ones((4, 4)), 4)

@@ -480,6 +480,7 @@ def test_undeclared_values_that_are_the_whole_foreground_are_refused(tmp_path):
     )  # fmt: skip
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_smeared_mask_that_was_cut_is_named_in_every_output(tmp_path):
     save(tmp_path / "ref/sharp.png", disc())
     save_jpeg(tmp_path / "ref/smeared.jpg", disc())
@@ -545,6 +546,7 @@ def make_methods(folder, num_cases, fails=()):
     return evaluate(folder / "out", folder / "ref", options)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_failed_case_is_named_in_every_output_and_does_not_help(tmp_path):
     """HD95 of the first is better in two of three cases, and infinite in the third."""
     report = make_methods(tmp_path, 3, fails=[2])
@@ -574,6 +576,7 @@ def test_many_groups_and_no_failure_let_a_method_be_better(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_every_output_cautions_about_few_groups_and_several_tests(tmp_path):
     report = make_methods(tmp_path, 5)
     summary = summarize(report)
@@ -587,6 +590,7 @@ def test_every_output_cautions_about_few_groups_and_several_tests(tmp_path):
         assert "0.0625" in text and "p (Holm)" in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_two_groups_have_no_interval_and_every_output_says_so(tmp_path):
     report = make_methods(tmp_path, 2)
     for text in [*every_output(report, tmp_path / "report"), "\n".join(summarize(report)["notes"])]:
@@ -597,6 +601,7 @@ def test_ten_groups_need_no_note_on_intervals(tmp_path):
     assert not [note for note in summarize(make_methods(tmp_path, 10))["notes"] if "interval" in note]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_pooled_scores_are_compared_with_intervals_over_groups(tmp_path):
     report = make_methods(tmp_path, 4)
     entry = summarize(report)["comparisons"][0]["labels"]["foreground"]["dice"]
@@ -628,6 +633,7 @@ def test_the_terminal_shows_intervals_and_both_p_values_within_80_columns(tmp_pa
     ]
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_tables_say_what_is_counted_by_which_threshold_over_how_many_groups_and_what_is_left_out(tmp_path):
     generator = np.random.default_rng(0)
     for index in range(4):

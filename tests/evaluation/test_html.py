@@ -91,6 +91,7 @@ def test_a_hundred_cases_stay_small(tmp_path):
     assert MAX_CASES * 25 * 40_000 < 15e6
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_name_that_looks_like_markup_is_shown_as_text(tmp_path):
     make_cases(tmp_path, 1)
     for name in ("ref", "out"):
@@ -147,6 +148,7 @@ def rendered(folder, **options):
     return report, (folder / "report/report.html").read_text("utf-8")
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_every_case_of_the_first_method_has_a_picture(tmp_path):
     make_cases(tmp_path, 14)
     _, text = rendered(tmp_path, images=tmp_path / "images")
@@ -157,6 +159,7 @@ def test_every_case_of_the_first_method_has_a_picture(tmp_path):
     assert all("data:image/jpeg" in body and 'class="outline reference"' in body for _, _, body in found)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_a_full_page_leaves_out_the_best_cases_and_says_so(tmp_path, monkeypatch):
     from r2seg.evaluation import viewer
 
@@ -171,6 +174,7 @@ def test_a_full_page_leaves_out_the_best_cases_and_says_so(tmp_path, monkeypatch
     assert words in text
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_references_in_colours_are_scored_and_the_page_shows_the_colours_of_the_labels(tmp_path):
     labels = {"disc": Label((1,), rgb=[(128, 0, 0)]), "cup": Label((2,), rgb=[(0, 128, 0)], color=(0x3B, 0x82, 0xF6))}
     reference = np.zeros((20, 30), np.uint8)
@@ -190,6 +194,7 @@ def test_references_in_colours_are_scored_and_the_page_shows_the_colours_of_the_
         assert f'<i class="swatch" style="background: {colour}"></i>{label}</td>' in page
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_the_field_of_view_is_drawn(tmp_path):
     make_cases(tmp_path, 2)
     for index in range(2):
@@ -202,6 +207,7 @@ def test_the_field_of_view_is_drawn(tmp_path):
     assert 'class="outline field"' not in text
 
 
+@pytest.mark.usefixtures("no_plots")
 @pytest.mark.parametrize("facts", [{}, {"segmented_by": {}}])
 def test_ct_is_shown_in_the_runs_window(tmp_path, facts):
     from r2seg.evaluation.viewer import show_all
@@ -218,6 +224,7 @@ def test_ct_is_shown_in_the_runs_window(tmp_path, facts):
     assert inside == pytest.approx(255 * 120 / 520, abs=8)
 
 
+@pytest.mark.usefixtures("no_plots")
 def test_thin_structures_are_tinted_at_first_and_thick_ones_outlined(tmp_path):
     rows, columns = np.mgrid[:200, :240]
     vessels = (np.abs(rows - 100 - 60 * np.sin(columns / 20)) < 2).astype(np.uint8)

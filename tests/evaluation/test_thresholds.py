@@ -157,7 +157,7 @@ def test_float_files_are_scored_without_rounding(tmp_path, suffix):
     assert found["measures"]["roc_auc"]["pooled"] == pytest.approx(roc_auc_score(*whole), abs=1e-12)
     assert found["measures"]["pr_auc"]["pooled"] == pytest.approx(average_precision_score(*whole), abs=1e-12)
     assert [row.scores["roc_auc"] for row in report.rows] == pytest.approx(list(map(roc_auc_score, truth, soft)))
-    write_report(report, tmp_path / "report", ["json", "html"])
+    write_report(report, tmp_path / "report", ["json", "html"] if suffix == ".npy" else ["json"])
     # The best threshold of these files cuts them: the label maps it makes have the Dice that was promised.
     again = score(tmp_path, threshold=tmp_path / "report", measures=["dice"])
     (method,) = summarize(again)["methods"].values()

@@ -57,7 +57,7 @@ def test_scores_of_counts_equal_scikit_learns():
 
     nan = float("nan")
     warnings.simplefilter("ignore")
-    for prediction, reference, _ in MASKS:
+    for prediction, reference, _ in MASKS[::3]:  # eight functions for each
         p, r = prediction.ravel().astype(int), reference.ravel().astype(int)
         counts = metrics.count_confusion(*tensors(prediction, reference), 1)
         both_labels = p.any() and r.any() and not p.all() and not r.all()
@@ -238,7 +238,7 @@ def pixels(generator, count=20000):
 
 @pytest.mark.parametrize("kind", ["saturated", "all below 2e-5", "few values", "float64"])
 def test_scores_of_real_numbers_equal_scikit_learns_without_rounding(kind):
-    from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+    from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve, roc_auc_score
 
     generator = np.random.default_rng(5)
     reference = pixels(generator)
@@ -258,8 +258,9 @@ def test_scores_of_real_numbers_equal_scikit_learns_without_rounding(kind):
     assert equal(metrics.calibration_error(exact), sum(gaps) / reference.size, 1e-9)
     threshold, best = metrics.best_threshold(exact)
     assert equal(best, f1_score(reference, probability >= threshold), 1e-12)
-    others = np.quantile(probability, np.linspace(0, 1, 300), method="nearest")
-    assert best >= max(f1_score(reference, probability >= other) for other in others) - 1e-12
+    precision, recall, _ = precision_recall_curve(reference, probability)
+    of_every_threshold = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert equal(best, of_every_threshold.max(), 1e-12)
 
 
 def test_histograms_of_parts_add_up_to_that_of_the_whole_whatever_their_kind():
@@ -382,11 +383,11 @@ def test_far_surfaces_take_the_time_of_a_transform_instead_of_a_tree():
 
     from scipy.spatial import KDTree
 
-    radius = np.linalg.norm(np.indices((180,) * 3) - 90, axis=0)
+    radius = np.linalg.norm(np.indices((130,) * 3) - 65, axis=0)
     start = time.process_time()
-    distances = metrics.surface_distances(*tensors(radius < 88, radius < 40))
+    distances = metrics.surface_distances(*tensors(radius < 63, radius < 29))
     ours = time.process_time() - start
-    points = [np.argwhere(brute_surface(mask)) for mask in (radius < 88, radius < 40)]
+    points = [np.argwhere(brute_surface(mask)) for mask in (radius < 63, radius < 29)]
     start = time.process_time()
     theirs, _ = KDTree(points[0]).query(points[1])
     assert ours < (time.process_time() - start) / 2

@@ -1,5 +1,7 @@
 """Torchvision's backbones as encoders: the same maps as inside torchvision's own models, and nothing touched on the way."""
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -34,6 +36,12 @@ HEAVY = {
 # Which levels of a Swin shift their windows depends on the image's size: a trace records it as it was, so that other sizes come
 # out wrong; an export holds only at sizes at which the same levels shift their windows.
 BOUND_TO_SIZES = ("swin",)
+
+
+@functools.cache
+def encoder_of(name: str) -> TorchvisionEncoder:
+    """An encoder in evaluation mode that tests share: building some takes a second. Run it, do not change it."""
+    return TorchvisionEncoder(name).eval()
 
 
 def check_against_torchvision(name: str, model: nn.Module, saved) -> None:
@@ -94,14 +102,14 @@ def test_every_family_is_among_the_names():
 
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "efficientnet_b0"])
 def test_building_touches_no_batchnorm_statistic(name):
-    for module in TorchvisionEncoder(name, in_channels=2).modules():
+    for module in encoder_of(name).modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.num_batches_tracked == 0 and not module.running_mean.any() and (module.running_var == 1).all()
 
 
 def test_later_stages_do_not_change_the_maps_of_earlier_ones_in_place():
     for name in ("vgg11", "resnet18", "mnasnet0_5", "shufflenet_v2_x0_5"):
-        encoder = TorchvisionEncoder(name).eval()
+        encoder = encoder_of(name)
         x = image = torch.randn(1, 3, 64, 64)
         alone = []
         for stage in encoder.trunk:
@@ -113,18 +121,18 @@ def test_later_stages_do_not_change_the_maps_of_earlier_ones_in_place():
 
 @pytest.mark.parametrize("name", ["vgg11", "resnet18", "densenet121", "convnext_tiny", "swin_t"])
 def test_the_least_size_passes_and_one_pixel_less_is_refused_by_name(name):
-    encoder = TorchvisionEncoder(name, in_channels=1).eval()
+    encoder = encoder_of(name)
     least = encoder.least_size
     assert least == {"vgg11": 32, "densenet121": 29, "convnext_tiny": 32, "swin_t": 4}.get(name, 1)
-    assert encoder(torch.zeros(1, 1, least, least))[-1].shape[2:] == (1, 1)
+    assert encoder(torch.zeros(1, 3, least, least))[-1].shape[2:] == (1, 1)
     if least > 1:
         with pytest.raises(ValueError, match=f"40 x {least - 1} pixels: {name} needs at least {least} x {least}"):
-            encoder(torch.zeros(1, 1, 40, least - 1))
+            encoder(torch.zeros(1, 3, 40, least - 1))
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg11", "efficientnet_b0", "swin_t"])
 def test_odd_sizes_pass(name):
-    encoder = TorchvisionEncoder(name).eval()
+    encoder = encoder_of(name)
     for x, (rows, columns) in zip(encoder(torch.zeros(1, 3, 61, 37)), encoder.reductions, strict=True):
         assert x.shape[2] in (61 // rows, -(-61 // rows)) and x.shape[3] in (37 // columns, -(-37 // columns))
 

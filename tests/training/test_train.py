@@ -220,8 +220,8 @@ def test_three_dimensional_windows_and_sigmoid_train(tiny_volumes: Path, tmp_pat
         window={"size": [12, 12, 6], "plane": None, "batch_size": 2},
         network={"output": "sigmoid"},
         preprocessing={"spacing_mm": [3, 3, 4]},
-        sampling={"windows_per_epoch": 40},
-        training={"max_epochs": 8},
+        sampling={"windows_per_epoch": 24},
+        training={"max_epochs": 4, "learning_rate": 0.03},
         postprocessing=[{"step": "largest_components", "label": "ball"}],
     )
     manifest = train(config, tmp_path / "run", device="cpu").manifest
