@@ -36,6 +36,10 @@ DECLARATIONS: dict[str, dict[str, Label]] = {
     "{a: 1, grey: [7, 7, 7]}": {"a": Label((1,)), "grey": Label((2,), rgb=[(7, 7, 7)])},
     "{a: {rgb: [128, 64, 32]}}": {"a": Label((1,), rgb=[(128, 64, 32)])},
     "{lung: {value: 1, structures: [Lung_L, Lung_R]}}": {"lung": Label((1,), structures=("Lung_L", "Lung_R"))},
+    "{a: 1, lung: {structures: [Lung_L, Lung_R]}}": {
+        "a": Label((1,)),
+        "lung": Label((2,), structures=("Lung_L", "Lung_R")),
+    },
     "{a: {value: 9, rgb: [[1, 2, 3], '#ff0000']}}": {"a": Label((9,), rgb=[(1, 2, 3), (255, 0, 0)])},
 }
 

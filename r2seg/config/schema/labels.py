@@ -107,7 +107,7 @@ class LabelSection(Section):
 
     value: LabelValues = Field(
         (),
-        description="value, or list of values, in the files; the first is written; default, with rgb: the label's number",
+        description="value, or list of values, in the files; the first is written; default, with rgb or structures: the number of the label in the list",
         examples=[1, [1, 2]],
     )
     rgb: Colors = Field(
@@ -186,7 +186,7 @@ _MOST_LABELS = 254
 
 
 def _with_defaults(labels: dict[str, Label]) -> dict[str, Label]:
-    """The labels with every value: a label that only has colours takes its number in the list."""
+    """The labels with every value: a label that only has colours or structures takes its number in the list."""
     return {
         name: label
         if label or not label.rgb
