@@ -189,7 +189,7 @@ def _with_defaults(labels: dict[str, Label]) -> dict[str, Label]:
     """The labels with every value: a label that only has colours or structures takes its number in the list."""
     return {
         name: label
-        if label or not label.rgb
+        if label or not (label.rgb or label.structures)
         else Label((number,), rgb=label.rgb, color=label.color, code=label.code, structures=label.structures)
         for number, (name, label) in enumerate(labels.items(), start=1)
     }
@@ -214,7 +214,7 @@ def _distinct_labels(labels: dict[str, Label]) -> dict[str, Label]:
         if not name.strip():
             raise ValueError("a label has an empty name")
         if not values:
-            raise ValueError(f"{name} has no value: give value, or rgb for masks in colours")
+            raise ValueError(f"{name} has no value: give value, rgb for masks in colours, or structures")
         for value in values:
             if value in taken:
                 both = (
@@ -222,12 +222,10 @@ def _distinct_labels(labels: dict[str, Label]) -> dict[str, Label]:
                     if taken[value] == name
                     else f"{taken[value]} and {name} both take the value {value}"
                 )
-                # Labels that only have colours are numbered.
+                # Labels that only have colours or structures are numbered.
                 numbered = [other for other in (taken[value], name) if other not in given]
                 if numbered:
-                    both += (
-                        f", the number of {numbered[-1]} in the list: give {numbered[-1]} another value beside its rgb"
-                    )
+                    both += f", the number of {numbered[-1]} in the list: give {numbered[-1]} another value beside its rgb or structures"
                 raise ValueError(both)
             taken[value] = name
     for name, values in labels.items():
