@@ -81,7 +81,7 @@ def test_ignored_pixels_have_a_value_or_a_colour(tmp_path: Path, ignored: str, v
 COLOUR = "give a colour: [128, 0, 0] or '#800000'"
 WRONG = {
     "{a: {value: 1, colour: red}}": "data.labels.a.colour: unknown key; did you mean data.labels.a.color?",
-    "{a: {color: '#112233'}}": "data.labels: a has no value: give value, or rgb for masks in colours",
+    "{a: {color: '#112233'}}": "data.labels: a has no value: give value, rgb for masks in colours, or structures",
     "{a: {}}": "data.labels: a has no value",
     "{a: {value: 1, color: red}}": f"data.labels.a.color: 'red': {COLOUR}",
     "{a: {value: 1, color: '#12345'}}": f"data.labels.a.color: '#12345': {COLOUR}",
