@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     )
     from r2seg.data.dictionary_transforms import (
         AdjustPictured,
-        LoadCased,
         MeasureIntensityd,
         NormalizeCased,
         ToWorkingGridd,
         config_transforms,
     )
     from r2seg.data.layouts import list_cases
+    from r2seg.data.load_cased import LoadCased
 
 _HOMES = {
     "dictionary_transforms": (
         "AdjustPictured",
-        "LoadCased",
         "MeasureIntensityd",
         "NormalizeCased",
         "ToWorkingGridd",
         "config_transforms",
     ),
     "layouts": ("list_cases",),
+    "load_cased": ("LoadCased",),
     "datasets": (
         "CHASEDB1",
         "DRIVE",

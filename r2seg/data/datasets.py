@@ -19,9 +19,9 @@ from torch.utils.data import Dataset
 from r2seg.config import Config, Data
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import as_dictionary, as_written, case_of
-from r2seg.data.dictionary_transforms import LoadCased
 from r2seg.data.geometry import PLANES
 from r2seg.data.layouts import LAYOUTS, find_cases
+from r2seg.data.load_cased import LoadCased
 from r2seg.data.preprocessing import SliceStack
 from r2seg.data.sampling import WindowSampler
 from r2seg.data.splits import draw_split

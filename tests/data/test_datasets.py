@@ -19,9 +19,9 @@ from PIL import Image
 import r2seg.data
 from r2seg.config import Preprocessing, load_config
 from r2seg.data.datasets import CHASEDB1, DRIVE, LCTSC, CaseDataset, FolderDataset, SliceDataset
-from r2seg.data.dictionary_transforms import LoadCased
 from r2seg.data.images import read_image
 from r2seg.data.layouts import LAYOUTS, find_cases
+from r2seg.data.load_cased import LoadCased
 from r2seg.data.preprocessing import prepare_image
 from r2seg.data.splits import draw_split
 from r2seg.errors import UserError

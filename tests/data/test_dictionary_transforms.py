@@ -18,7 +18,6 @@ from r2seg.config import Config, Preprocessing
 from r2seg.data.cases import Case, as_dictionary
 from r2seg.data.dictionary_transforms import (
     AdjustPictured,
-    LoadCased,
     MeasureIntensityd,
     NormalizeCased,
     ToWorkingGridd,
@@ -26,6 +25,7 @@ from r2seg.data.dictionary_transforms import (
 )
 from r2seg.data.geometry import WorkingGrid, unresample
 from r2seg.data.images import read_image
+from r2seg.data.load_cased import LoadCased
 from r2seg.data.preprocessing import prepare_image
 from r2seg.data.transforms import case_transforms
 
