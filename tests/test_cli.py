@@ -115,7 +115,7 @@ def test_train_infer_evaluate_in_a_path_with_spaces_from_another_folder(tiny_vol
     here = tmp_path / "a folder with spaces"
     here.mkdir()
     config = write_config(here / "my config.yaml", tiny_volumes)
-    trained = run("r2seg-train", config, "--set", "training.max_epochs=4", "--threads", 1, cwd=here)
+    trained = call("r2seg-train", config, "--set", "training.max_epochs=4", "--threads", 1, cwd=here)
     assert trained.returncode == 0, trained.stderr
     lines = trained.stdout.splitlines()
     assert lines[0].startswith("device cpu")
@@ -243,9 +243,10 @@ def long_training(folder: Path, root: Path) -> list[str]:
     return ["r2seg-train", str(config), "--threads", "1", "--device", "cpu", "--set", "training.max_epochs=5000"]
 
 
-def wait_for_an_epoch(folder: Path) -> None:
-    begun = time.monotonic()
-    while not (folder / "runs/tiny/last.pt").exists() and time.monotonic() - begun < 120:
+def wait_for_two_epochs(folder: Path) -> None:
+    """So that the first was told."""
+    rows, begun = folder / "runs/tiny/metrics.csv", time.monotonic()
+    while not (rows.exists() and len(rows.read_text().splitlines()) > 2) and time.monotonic() - begun < 120:
         time.sleep(0.1)
 
 
@@ -259,16 +260,18 @@ def test_a_terminated_training_says_how_to_continue(tiny_volumes: Path, tmp_path
     process = subprocess.Popen(
         [str(BIN / name), *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    wait_for_an_epoch(tmp_path)
+    wait_for_two_epochs(tmp_path)
     process.send_signal(signal.SIGTERM)
-    _, message = process.communicate(timeout=60)
+    printed, message = process.communicate(timeout=60)
     assert process.returncode == 130
+    assert printed.startswith("device cpu") and any(line.startswith("epoch ") for line in printed.splitlines())
+    assert "\r" not in printed and "\x1b" not in printed  # no terminal
     assert CONTINUE in message and "Traceback" not in message
 
 
 def test_an_interrupted_training_says_how_to_continue(tiny_volumes: Path, tmp_path: Path) -> None:
     def press_ctrl_c() -> None:
-        wait_for_an_epoch(tmp_path)
+        wait_for_two_epochs(tmp_path)
         os.kill(os.getpid(), signal.SIGINT)
 
     # Where the tests are started in the background of a script, SIGINT is ignored.

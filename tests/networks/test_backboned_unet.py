@@ -151,7 +151,10 @@ def test_any_choice_of_skips_keeps_the_grid(skips, upsample):
     assert joined == {None: [0, 1, 2, 3], (): [], (2, 16): [0, 3], (8,): [1]}[None if skips is None else tuple(skips)]
 
 
-@pytest.mark.parametrize("backbone", ["vgg11", "convnext_tiny", "densenet121", "swin_t"])
+SLOWER = [pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_tiny", "densenet121")]  # maps as of others
+
+
+@pytest.mark.parametrize("backbone", ["vgg11", "swin_t", *SLOWER])
 def test_maps_at_full_resolution_or_none_at_half_fit_the_same_decoder(backbone):
     network = BackbonedUNet(2, 1, 2, backbone=backbone, decoder_channels=[8, 8, 4, 4, 4]).eval()
     with torch.no_grad():

@@ -145,7 +145,7 @@ def test_any_encoder_of_the_contract_will_do():
     assert list(full.pretrained_parameters()) == []
 
 
-@pytest.mark.parametrize("backbone", ["swin_t", "convnext_tiny", "vgg11"])
+@pytest.mark.parametrize("backbone", ["swin_t", pytest.param("convnext_tiny", marks=pytest.mark.slow), "vgg11"])
 def test_the_pyramid_starts_at_a_quarter_whatever_the_backbone(backbone):
     network = UPerNet(2, 1, 2, backbone=backbone, pyramid_channels=8, pool_channels=4).eval()
     assert [rows for rows, _ in network.encoder.reductions[network.first :]] == [4, 8, 16, 32]

@@ -40,6 +40,13 @@ def assert_equal_weights(first: Path, second: Path) -> None:
         assert torch.equal(one[name], other[name]), name
 
 
+@pytest.fixture(scope="module")
+def one_epoch(tiny_volumes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch, to be copied."""
+    folder = tmp_path_factory.mktemp("one epoch")
+    return train(config_of(folder, tiny_volumes, training={"max_epochs": 1}), folder / "run", device="cpu").path
+
+
 class StopAfter(TrainingProgress):
     """Stops the training at a step, as Ctrl-C would."""
 
@@ -122,8 +129,8 @@ def test_resuming_with_another_config_is_refused_with_its_keys(
     assert (tiny_run / CONFIG).read_text() == before
 
 
-def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Path) -> None:
-    train(config_of(tmp_path, tiny_volumes, training={"max_epochs": 1}), tmp_path / "run", device="cpu")
+def test_more_epochs_may_be_added_when_resuming(one_epoch: Path, tiny_volumes: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_epoch, tmp_path / "run")
     run = train(
         config_of(tmp_path, tiny_volumes, training={"max_epochs": 2}), tmp_path / "run", device="cpu", resume=True
     )
@@ -132,10 +139,10 @@ def test_more_epochs_may_be_added_when_resuming(tiny_volumes: Path, tmp_path: Pa
 
 
 def test_a_run_whose_config_lacks_the_networks_defaults_is_resumed_and_completed(
-    tiny_volumes: Path, tmp_path: Path
+    one_epoch: Path, tiny_volumes: Path, tmp_path: Path
 ) -> None:
     """As version 0.1.0 wrote them."""
-    train(config_of(tmp_path, tiny_volumes, training={"max_epochs": 1}), tmp_path / "run", device="cpu")
+    shutil.copytree(one_epoch, tmp_path / "run")
     document = yaml.safe_load((tmp_path / "run" / CONFIG).read_text())
     assert document["network"]["act"] == "relu"
     document["network"] = {
