@@ -84,6 +84,7 @@ VALID = [
     Valid("a.img", _nifti, 0),
     Valid("a.nrrd", _itk(True), 380, summed=True),
     Valid("b.nrrd", _itk(False), 380),
+    Valid("a.seg.nrrd", _itk(True), 380, summed=True),
     Valid("a.mha", _itk(True), 380, summed=True),
     Valid("b.mha", _itk(False), 340, dtype="f4"),
     Valid("a.mhd", _itk(True), 380, summed=True),

@@ -112,7 +112,7 @@ def test_a_run_finds_scores_and_segments_them(roots: Path) -> None:
 
     # Data that moved are named with --set, as data.root is.
     (roots / "other").rename(roots / "moved")
-    with pytest.raises(UserError, match=r"data\.split\.test\.root .*other has no folder images/"):
+    with pytest.raises(UserError, match=r"data\.split\.test\.root .*other: there is no such folder"):
         cases_of(run.path)
     moved = load_config(roots / "config.yaml", ["data.split.test.root=moved"], require_data=True)
     again = train(moved, run.path, resume=True, device="cpu")

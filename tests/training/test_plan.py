@@ -228,7 +228,7 @@ def test_smeared_masks_that_were_cut_are_named(tmp_path: Path) -> None:
     config = config_of(tmp_path, root, window={"plane": None}, preprocessing={"intensity": {"kind": "unit"}})
     told = "warning: 2 masks are smeared, as by JPEG, and were cut (0/255 at 128, colours to the nearest): case_1.jpg, case_2.jpg"
     assert told in str(plan_training(config, CPU))
-    with pytest.raises(UserError, match=r"case case_1: .*case_1\.jpg: holds undeclared label values"):
+    with pytest.raises(UserError, match=r"case_1\.jpg: holds undeclared label values"):
         plan_training(
             config.model_copy(update={"data": config.data.model_copy(update={"labels": {"a": (1,), "b": (2,)}})}), CPU
         )
