@@ -7,7 +7,7 @@ showing them is the data check.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -18,7 +18,6 @@ from r2seg.data.images import IGNORE, GridError, Image, SeriesChoice, read_image
 from r2seg.errors import UserError
 from r2seg.labels import IgnoreLabel, Labels
 from r2seg.metrics import label_mask
-from r2seg.workers import in_order
 
 ImageType = TypeVar("ImageType", bound=Image)
 
@@ -139,28 +138,6 @@ def _with_remedy(error: UserError, remedy: str) -> str:
     return text if ";" in text and not text.endswith("?") else f"{text}; {remedy}"
 
 
-def measure_case(
-    case: Case,
-    labels: Labels,
-    ignore_label: IgnoreLabel | None = None,
-    *,
-    overlapping: bool = False,
-    series: SeriesChoice = (),
-) -> CaseFacts:
-    """The facts of one case; never raises for what its files hold.
-
-    Args:
-        case: Its files.
-        labels: Name -> values in the files, in class order; {} to leave the labels out.
-        ignore_label: Value in the files of pixels that are neither trained on nor scored.
-        overlapping: Whether labels may overlap: indices are bits then.
-        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
-    """
-    return facts_of(
-        case, read_case(case, labels, ignore_label, overlapping=overlapping, series=series), labels, overlapping
-    )
-
-
 def facts_of(case: Case, contents: CaseContents, labels: Labels, overlapping: bool = False) -> CaseFacts:
     """The facts of a case that is in memory.
 
@@ -230,34 +207,3 @@ def evenly_spread(channel: np.ndarray) -> np.ndarray:
 def _five_numbers(channel: np.ndarray) -> tuple[float, float, float, float, float]:
     low, middle, high = np.percentile(evenly_spread(channel), PERCENTILES)
     return float(channel.min()), float(low), float(middle), float(high), float(channel.max())
-
-
-def measure_cases(
-    cases: Sequence[Case],
-    labels: Labels,
-    ignore_label: IgnoreLabel | None = None,
-    *,
-    overlapping: bool = False,
-    series: SeriesChoice = (),
-    workers: int | None = None,
-    on_case: Callable[[int, int], None] | None = None,
-) -> list[CaseFacts]:
-    """The facts of every case, several at a time; one case per worker is in memory.
-
-    Args:
-        cases: Their files.
-        labels: Name -> values in the files, in class order; {} to leave the labels out.
-        ignore_label: Value in the files of pixels that are neither trained on nor scored.
-        overlapping: Whether labels may overlap: indices are bits then.
-        series: Numbers or UIDs of DICOM series, which choose in folders that hold several.
-        workers: Cases read at the same time; None for one per core, at most 4.
-        on_case: Called with the number of cases done and of all cases after each.
-    """
-    return list(
-        in_order(
-            lambda case: measure_case(case, labels, ignore_label, overlapping=overlapping, series=series),
-            cases,
-            workers,
-            on_case,
-        )
-    )

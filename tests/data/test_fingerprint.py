@@ -10,11 +10,15 @@ import pytest
 from PIL import Image as Picture
 
 from r2seg.data.cases import Case
-from r2seg.data.fingerprint import measure_case, measure_cases
+from r2seg.data.fingerprint import CaseFacts, facts_of, read_case
 
 LABELS = {"lung": (1,), "tumour": (2, 5)}
 # Axes run left, posterior, superior with 2, 3 and 5 mm; stored as (A-P, S-I, R-L).
 AFFINE = np.array([[0, 0, -2.0, 10], [-3.0, 0, 0, 20], [0, 5.0, 0, 30], [0, 0, 0, 1]])
+
+
+def measure_case(case: Case, labels: dict, ignore_label: int | None = None) -> CaseFacts:
+    return facts_of(case, read_case(case, labels, ignore_label), labels)
 
 
 def volume(folder: Path, name: str, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
@@ -95,12 +99,3 @@ def test_a_smeared_mask_is_told(tmp_path: Path) -> None:
     assert facts.problems == ()
     assert facts.warnings == (f"{files[1]}: the label is blurred by JPEG or resizing, and was cut at grey level 128",)
     assert facts.foreground["lung"] == pytest.approx(400, abs=20)
-
-
-def test_facts_come_in_the_order_of_the_cases_whatever_the_workers(case: Case) -> None:
-    cases = [Case(f"c{index}", case.images, case.labels) for index in range(5)]
-    seen: list[tuple[int, int]] = []
-    facts = measure_cases(cases, LABELS, workers=3, on_case=lambda done, total: seen.append((done, total)))
-    assert [each.id for each in facts] == [f"c{index}" for index in range(5)]
-    assert facts == measure_cases(cases, LABELS, workers=1)
-    assert seen == [(index, 5) for index in range(1, 6)]
