@@ -56,6 +56,20 @@ def label_colors(labels: Labels) -> dict[str, Rgb]:
     return {name: colors[name] for name in labels}
 
 
+def drawn_colors(labels: Labels) -> dict[str, Rgb]:
+    """The colour of every label on pages and plots: `label_colors`, but not white, which a page or a bright picture would hide.
+
+    A mask of 0/255 is written white, and that label is drawn in the first free colour of `PALETTE`. A declared colour holds.
+    """
+    colors = label_colors(labels)
+    taken = set(colors.values())
+    for name, label in labels.items():
+        if colors[name] == PALETTE[255] and not (isinstance(label, Label) and (label.color or label.rgb)):
+            colors[name] = next(color for color in PALETTE[1:] if color not in taken)
+            taken.add(colors[name])
+    return colors
+
+
 def palette_color(value: int, color: Rgb) -> Rgb:
     """The colour of a label value as a palette picture holds it: greys are moved by one step of blue, but white of 255.
 

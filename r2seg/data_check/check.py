@@ -21,7 +21,7 @@ from r2seg.data_check.findings import Finding, Member, in_reading_order, remarks
 from r2seg.data_check.rules import Traits, refusals
 from r2seg.errors import UserError
 from r2seg.labels import hexadecimal
-from r2seg.palette import label_colors
+from r2seg.palette import drawn_colors
 from r2seg.pictures.contact_sheet import Tile, tile_of
 from r2seg.workers import in_order
 
@@ -100,7 +100,7 @@ def check_data(
     """
     errors: list[Finding] = []
     data = config.data
-    colours = {name: hexadecimal(color) for name, color in label_colors(data.labels).items()}
+    colours = {name: hexadecimal(color) for name, color in drawn_colors(data.labels).items()}
     with _collected_warnings() as logged:
         try:
             found = find_cases(config.data)

@@ -15,7 +15,7 @@ from r2seg.evaluation import plots, viewer
 from r2seg.evaluation.results import Report
 from r2seg.evaluation.wording import ROLES, case_difference, leading, notes, num_compared, number, p_text, title
 from r2seg.labels import hexadecimal
-from r2seg.palette import label_colors
+from r2seg.palette import drawn_colors
 from r2seg.pictures.pages import render_page
 
 
@@ -58,7 +58,7 @@ def render(report: Report, summary: Mapping[str, Any], folder: Path) -> str:
         thin=2 * sum(case.thin for case in shown) > len(shown),
         has_field_of_view=any(slice_.field_of_view for case in shown for slice_ in case.slices),
         colours=viewer,
-        label_colors={name: hexadecimal(color) for name, color in label_colors(report.labels).items()},
+        label_colors={name: hexadecimal(color) for name, color in drawn_colors(report.labels).items()},
         distributions=plots.distributions(report, summary),
         bland_altman=plots.bland_altman(report),
         curves=plots.curves(report),

@@ -16,7 +16,7 @@ from r2seg.data.images import IGNORE
 from r2seg.files import write_atomically
 from r2seg.labels import Label, Labels, hexadecimal
 from r2seg.metrics import label_mask
-from r2seg.palette import label_colors
+from r2seg.palette import drawn_colors
 
 # Of reference and prediction where there is one label without a colour; colour-blind readers can distinguish them too.
 _REFERENCE, _PREDICTION = "#56B4E9", "#E69F00"
@@ -173,7 +173,7 @@ def _contour_styles(labels: Labels) -> tuple[list[tuple[str, str]], list[tuple[s
     only = next(iter(labels.values())) if len(labels) == 1 else None
     if only is not None and not (isinstance(only, Label) and (only.color or only.rgb)):
         return [(_REFERENCE, "solid")], [(_PREDICTION, "solid")]
-    colours = [hexadecimal(color) for color in label_colors(labels).values()]
+    colours = [hexadecimal(color) for color in drawn_colors(labels).values()]
     return [(colour, "solid") for colour in colours], [(colour, "dashed") for colour in colours]
 
 

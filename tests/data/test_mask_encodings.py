@@ -14,7 +14,8 @@ from PIL import Image as Pillow
 
 from r2seg.config import Config
 from r2seg.data.images import IGNORE, ImageError, read_image, read_label_map, write_label_map
-from r2seg.palette import PALETTE
+from r2seg.labels import Label
+from r2seg.palette import PALETTE, drawn_colors, label_colors
 
 RED, GREEN, WHITE = (128, 0, 0), (0, 128, 0), (224, 224, 192)
 
@@ -323,3 +324,9 @@ def test_a_label_map_named_seg_nrrd_is_a_segmentation_of_slicer(tmp_path):
     np.testing.assert_array_equal(read_label_map(tmp_path / "a.seg.nrrd", ORGANS, like=image).array[0], EXPECTED)
     write_label_map(tmp_path / "a.nrrd", EXPECTED, image, labels)
     assert b"Segment0" not in (tmp_path / "a.nrrd").read_bytes()[:2000]
+
+
+def test_a_label_that_is_written_white_is_drawn_in_a_colour():
+    assert label_colors({"a": 255}) == {"a": (255, 255, 255)}
+    assert drawn_colors({"a": 255, "b": 1}) == {"a": PALETTE[2], "b": PALETTE[1]}
+    assert drawn_colors({"a": Label((255,), color=(255, 255, 255))}) == {"a": (255, 255, 255)}, "declared"
