@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from r2seg.data.formats.dicom_files import label_file_of
 from r2seg.errors import UserError
 
 FILE = "thresholds.json"
@@ -101,6 +102,7 @@ class Thresholds:
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
-    with open(path, "rb") as file:
+    """SHA-256 of a label file's bytes; of a folder, those of the DICOM label in it."""
+    found = label_file_of(path) if path.is_dir() else None
+    with open(found[0] if found else path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
