@@ -33,11 +33,13 @@ _LARGEST_WINDOW = {("cpu", 2): 160 * 160, ("cpu", 3): 64**3, ("gpu", 2): 512 * 5
 _SMALL_PICTURE, _SHORT_BUDGET = 128, 1800.0
 _LARGEST_PICTURE = {"cpu": 256 * 256, "gpu": 512 * 512}
 # Vessels are thin and look alike everywhere: many small windows.
-_FUNDUS_WINDOW = {"cpu": 128, "gpu": 256}
+_FUNDUS_WINDOW = {"cpu": 64, "gpu": 256}
 # Bytes of activations per window voxel and unit of base width in training: R2U-Net with 2 steps, both directions, all levels.
 BYTES_PER_VOXEL_AND_WIDTH = 300
 _SHARE_OF_MEMORY = 0.5
 _BATCHES = {2: (2, 8), 3: (2, 4)}
+# Small windows: as many as make one large picture.
+_PIXELS_OF_SMALL_WINDOWS = 256 * 256
 
 
 @dataclass(frozen=True)
@@ -273,6 +275,8 @@ def _strides(window: tuple[int, ...], relative: np.ndarray, most: int, dims: int
 
 def _batch(window: tuple[int, ...], base: int, dims: int, machine: Machine) -> tuple[int, str]:
     least, most = _BATCHES[dims]
+    if dims == 2:
+        most = max(most, _PIXELS_OF_SMALL_WINDOWS // math.prod(window))
     each = math.prod(window) * base * BYTES_PER_VOXEL_AND_WIDTH
     fits = int(machine.memory * _SHARE_OF_MEMORY / each)
     size = max(least, min(most, fits))
