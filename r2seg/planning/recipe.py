@@ -114,6 +114,14 @@ def window_choices(data: Summary, sizes: Sizes) -> list[Choice]:
     choices = [Choice("window.size", list(sizes.window), sizes.window_reason)]
     if sizes.plane is not None:
         choices.append(Choice("window.plane", sizes.plane, f"{sizes.dims_reason}; {sizes.plane_reason}"))
+    if data.kind.name == "fundus":
+        choices.append(
+            Choice(
+                "window.overlap",
+                0.5,
+                "small windows see little around their borders: each pixel is predicted four times",
+            )
+        )
     choices.append(Choice("window.batch_size", sizes.batch_size, sizes.batch_reason))
     choices.append(Choice("network.name", "R2UNet", "recurrent residual U-Net (Alom et al., arXiv:1802.06955)"))
     choices.append(Choice("network.channels", list(sizes.channels), sizes.network_reason))
@@ -136,10 +144,6 @@ def augmentation_choices(data: Summary, sizes: Sizes) -> list[Choice]:
     choices = []
     if whole:
         choices.append(Choice("sampling.foreground", 0, "windows are whole pictures, so there is nothing to balance"))
-    elif data.kind.name == "fundus":
-        choices.append(
-            Choice("sampling.foreground", 0, "vessels are everywhere: balancing would only make them too many")
-        )
     else:
         share = f"{data.labelled_share:.1%} of the voxels are labelled"
         choices.append(Choice("sampling.foreground", 0.5, f"{share}: half of the windows hold one for certain"))
