@@ -38,8 +38,8 @@ _FUNDUS_WINDOW = {"cpu": 64, "gpu": 256}
 BYTES_PER_VOXEL_AND_WIDTH = 300
 _SHARE_OF_MEMORY = 0.5
 _BATCHES = {2: (2, 8), 3: (2, 4)}
-# Small windows: as many as make one large picture.
-_PIXELS_OF_SMALL_WINDOWS = 256 * 256
+# Of small windows a batch takes more.
+_FUNDUS_BATCH = {"cpu": 16, "gpu": 8}
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def plan_sizes(data: Summary, machine: Machine, wishes: Wishes) -> Sizes:
         f"{len(channels)} levels: the window is divided by {by} down to {'x'.join(str(w // t) for w, t in zip(window, total, strict=True))}; "
         f"from {base} channels, {'for a CPU' if where == 'cpu' else 'for a GPU'}"
     )
-    batch_size, batch_reason = _batch(window, base, dims, machine)
+    batch_size, batch_reason = _batch(window, base, dims, machine, data.kind.name)
     return Sizes(
         dims=dims,
         dims_reason=dims_reason,
@@ -273,10 +273,10 @@ def _strides(window: tuple[int, ...], relative: np.ndarray, most: int, dims: int
     return strides
 
 
-def _batch(window: tuple[int, ...], base: int, dims: int, machine: Machine) -> tuple[int, str]:
+def _batch(window: tuple[int, ...], base: int, dims: int, machine: Machine, kind: str) -> tuple[int, str]:
     least, most = _BATCHES[dims]
-    if dims == 2:
-        most = max(most, _PIXELS_OF_SMALL_WINDOWS // math.prod(window))
+    if kind == "fundus":
+        most = _FUNDUS_BATCH["gpu" if machine.is_fast else "cpu"]
     each = math.prod(window) * base * BYTES_PER_VOXEL_AND_WIDTH
     fits = int(machine.memory * _SHARE_OF_MEMORY / each)
     size = max(least, min(most, fits))

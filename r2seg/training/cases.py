@@ -16,7 +16,7 @@ from r2seg.data.augmentation import refuse_missing_directions
 from r2seg.data.cache import CachedCase, cache_cases
 from r2seg.data.cases import Case
 from r2seg.data.geometry import PLANES
-from r2seg.data.images import CUT
+from r2seg.data.images import CUT, IGNORE
 from r2seg.data_check.rules import Traits, refusals
 from r2seg.errors import UserError, counted, some
 
@@ -108,6 +108,8 @@ def cut_warnings(cases: TrainingCases) -> list[str]:
 # A window this many times smaller than the images along an axis sees little of what surrounds a structure; one this many times
 # larger is mostly padding.
 _FAR_SMALLER, _FAR_LARGER = 8, 1.5
+# Of vessels and other narrow structures a small window sees enough: many times their width.
+_WIDTHS_SEEN = 4
 
 
 def window_warnings(cases: Sequence[CachedCase], config: Config) -> list[str]:
@@ -122,8 +124,20 @@ def window_warnings(cases: Sequence[CachedCase], config: Config) -> list[str]:
     )
     if (size > _FAR_LARGER * typical).any():
         return [f"{about}: most of a window is padding; give a smaller window"]
-    if (size * _FAR_SMALLER < typical).any():
+    if (size * _FAR_SMALLER < typical).any() and size.min() < _WIDTHS_SEEN * _mean_width(cases[len(cases) // 2].label):
         return [
             f"{about}: a window shows a small part of them; give a larger window, or a coarser preprocessing.spacing_mm"
         ]
     return []
+
+
+def _mean_width(label: np.ndarray) -> float:
+    """The mean width of what is labelled, in voxels; of a band, twice its area over its border's length. 0 if nothing is.
+
+    Shape: (*S) class indices.
+    """
+    from scipy.ndimage import binary_erosion
+
+    labelled = (label > 0) & (label != IGNORE)
+    border = int(labelled.sum() - binary_erosion(labelled, border_value=1).sum())
+    return 2 * int(labelled.sum()) / border if border else 0.0

@@ -119,7 +119,7 @@ def test_large_pictures_are_resized_but_not_so_far_that_vessels_vanish() -> None
 
 def test_vessels_are_seen_in_small_windows() -> None:
     sizes = plan_sizes(pictures((960, 999), kind="fundus"), CPU, ANY)
-    assert sizes.window == (128, 128) and sizes.channels == (16, 32, 64, 128, 256)
+    assert sizes.window == (64, 64) and sizes.channels == (16, 32, 64, 128) and sizes.batch_size == 16
 
 
 def test_an_axis_of_coarse_voxels_is_halved_later() -> None:

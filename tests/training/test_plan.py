@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from tiny import write_config, write_pictures, write_volumes
 from r2seg.config import Config, load_config
 from r2seg.errors import UserError
 from r2seg.training import assembly as assembly_module
+from r2seg.training.cases import window_warnings
 from r2seg.training.plan import plan_training
 from r2seg.training.progress import TrainingProgress
 from r2seg.training.train import train
@@ -86,6 +88,15 @@ def test_a_window_of_quite_another_size_than_the_images_is_warned_of(
     else:
         assert warnings[0].startswith(f"window.size is {size} and the training images are typically [22, 18]: ")
         assert text in warnings[0]
+
+
+def test_a_small_window_shows_enough_of_narrow_structures(tmp_path: Path) -> None:
+    config = config_of(tmp_path, tmp_path, window={"size": [48, 48], "plane": None})
+    label = np.zeros((900, 900), np.uint8)
+    label[:, ::60] = label[:, 1::60] = label[:, 2::60] = 1  # bands of 3 pixels
+    assert window_warnings([SimpleNamespace(label=label)], config) == []
+    label[:, :450] = 1
+    assert "a window shows a small part of them" in window_warnings([SimpleNamespace(label=label)], config)[0]
 
 
 def test_the_estimated_time_includes_validation(
