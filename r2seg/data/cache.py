@@ -21,6 +21,7 @@ import torch
 from r2seg.data.cases import Case
 from r2seg.data.formats.companions import companions
 from r2seg.data.geometry import PLANES, WorkingGrid
+from r2seg.data.images.mask_values import values_in
 from r2seg.data.intensity import Intensity
 from r2seg.data.preprocessing import PreparedImage
 from r2seg.errors import UserError
@@ -235,7 +236,7 @@ def _remember_foreground(label: np.ndarray, *, overlapping: bool = False) -> np.
     rng = np.random.default_rng(0)
     rows = [np.zeros((0, 1 + label.ndim), dtype=np.int32)]
     flat = label.reshape(-1)
-    present = [int(index) for index in np.unique(flat) if index not in (0, IGNORE)]
+    present = [index for index in values_in(flat) if index not in (0, IGNORE)]
     for index in range(1, MOST_OVERLAPPING + 1) if overlapping else present:
         places = np.flatnonzero(label_mask(flat, index, overlapping))
         if not len(places):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r2seg.data.images.mask_values import values_in
 from r2seg.labels import MOST_OVERLAPPING
 from r2seg.metrics import IGNORE, label_mask
 
@@ -241,7 +242,7 @@ def resample_indices(oriented: np.ndarray, grid: WorkingGrid, *, overlapping: bo
     result = np.zeros(grid.shape, dtype=np.uint8)
     box = _labelled_box(oriented, grid)
     best = inner = np.zeros(0)
-    for index in np.unique(oriented.ravel("K")):
+    for index in values_in(oriented):
         share = resample((oriented == index)[None], grid, box)[0]
         if not best.size:
             best, inner = share, np.full_like(share, index, dtype=np.uint8)

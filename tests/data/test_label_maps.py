@@ -17,6 +17,7 @@ from r2seg.data.images import (
     read_label_map,
     write_label_map,
 )
+from r2seg.data.images.mask_values import values_in
 
 
 def encodings(folder: Path) -> dict[str, Path]:
@@ -271,3 +272,11 @@ def test_undeclared_values_of_a_jpeg_are_an_error(tmp_path):
     jpeg_of(tmp_path / "a.jpg", MASK)
     with pytest.raises(ImageError, match=r"a\.jpg: holds undeclared .* save the label map as PNG"):
         read_label_map(tmp_path / "a.jpg", {"a": 255, "b": 7}, undeclared="background")
+
+
+@pytest.mark.parametrize("values", [[0], [7], [255], [0, 255], [1, 3], [0, 1, 2, 255], range(256), range(1, 200, 9)])
+def test_the_values_of_a_map_are_those_that_numpy_finds(values) -> None:
+    indices = np.random.default_rng(0).choice(np.array(list(values), np.uint8), (40, 50))
+    assert values_in(indices) == np.unique(indices).tolist()
+    assert values_in(indices[::-1, ::2].T) == np.unique(indices[:, ::2]).tolist()
+    assert values_in(indices[:0]) == []

@@ -103,6 +103,27 @@ def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
         yield flat[start : start + (1 << 20)]
 
 
+_MANY_VALUES = 16
+
+
+def values_in(indices: np.ndarray) -> list[int]:
+    """The values that occur in a map of class indices, ascending.
+
+    One pass for each value, with operations that release Python's lock: ``np.unique`` keeps it, and workers would wait for each other.
+
+    Shape: (*S) uint8.
+    """
+    found = [int(indices.max())] if indices.size else []
+    while found and found[0] > 0 and len(found) < _MANY_VALUES:
+        below = indices < found[0]
+        if not below.any():
+            return found
+        found.insert(0, int(np.multiply(indices, below, dtype=indices.dtype).max()))
+        if found[0] == 0:
+            return found
+    return found if len(found) < _MANY_VALUES else [int(value) for value in np.unique(indices.ravel("K"))]
+
+
 def count_values(array: np.ndarray) -> dict[int, int]:
     """Value -> number of pixels, by ascending value."""
     low, high = int(array.min()), int(array.max())
