@@ -22,6 +22,8 @@ TEST = [
     "types-PyYAML",
     "scikit-learn>=1.5",
     "selenium>=4.20",
+    "pylibjpeg>=2.0",  # writes the tests' JPEG 2000 series
+    "pylibjpeg-openjpeg>=2.2",
     *ONNX,
     *DICOM,
 ]
