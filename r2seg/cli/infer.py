@@ -83,9 +83,9 @@ def infer(
     """Segment images with a trained run: label maps on the images' own grids, with their own headers.
 
     Relative paths, names and formats are kept (jpg gives png). Files that differ only in _0000, _0001, ... are the channels of
-    one case. A folder with the slices of a DICOM series is one image, and its label map NAME.nii.gz. A case that fails is reported with its reason and the others continue; the exit status is then 1. Each case's line says
-    how much of each label was found; an empty label map and intensities unlike those of the training are warned of. OUT/outcomes.json
-    holds the same.
+    one case. A folder with the slices of a DICOM series is one image, and its label map NAME.nii.gz. A case that fails is reported with
+    its reason and the others continue; the exit status is then 1. Each case's line says how much of each label was found; an empty label
+    map and intensities unlike those of the training are warned of. OUT/outcomes.json holds the same.
 
     Example: r2seg-infer runs/lung_r2unet scans/ -o out/
     """
@@ -101,7 +101,7 @@ def infer(
     resolved = start(device, threads)
 
     from r2seg.inference.batch import plan_case_jobs, plan_jobs
-    from r2seg.inference.outcomes import OUTCOMES
+    from r2seg.inference.outcomes import OUTCOMES, refuse_data_files
     from r2seg.inference.segmenter import Segmenter
 
     data = opened.config.data
@@ -122,6 +122,7 @@ def infer(
         jobs = plan_case_jobs(
             cases_of(run, split).cases, output, probabilities=probabilities, protected=references, series=own
         )
+    refuse_data_files(output, jobs, roots)
     segmenter = Segmenter.from_run(run, resolved, overlap=overlap, batch_size=batch_size, precision=precision)
     outcomes = _segment_all(segmenter, jobs, output, probabilities)
     failed = sum(outcome.error is not None for outcome in outcomes)

@@ -65,9 +65,9 @@ def plan_jobs(
 ) -> list[Job]:
     """The jobs for files and folders of images.
 
-    Folders are searched with their subfolders, and relative paths are kept. A folder with the slices of a DICOM series is one image. Files in an output folder inside an input folder are
-    not inputs, and a case that is named twice is one. Files that differ only in ``_0000``, ``_0001`` … are one case if there are
-    as many as the run has channels.
+    Folders are searched with their subfolders, and relative paths are kept. A folder with the slices of a DICOM series is one image. Files in
+    an output folder inside an input folder are not inputs, and a case that is named twice is one. Files that differ only in ``_0000``,
+    ``_0001`` … are one case if there are as many as the run has channels.
 
     Args:
         inputs: Files and folders.

@@ -9,7 +9,7 @@ from typing import Any
 
 from r2seg.errors import UserError
 from r2seg.files import read_json, write_json
-from r2seg.inference.batch import Outcome
+from r2seg.inference.batch import Job, Outcome
 
 OUTCOMES = "outcomes.json"
 
@@ -24,12 +24,7 @@ def write_outcomes(folder: Path, outcomes: Iterable[Outcome]) -> Path:
         UserError: The file cannot be written.
     """
     path = folder / OUTCOMES
-    cases: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            cases = read_json(path).get("cases", {})
-        except UserError:  # it is not ours, or damaged: this command's cases are what is known
-            cases = {}
+    cases = _listed(path)
     for outcome in outcomes:
         cases[_text(outcome.job.output.relative_to(folder).as_posix())] = {
             "images": [_text(image) for image in outcome.job.images],
@@ -39,6 +34,35 @@ def write_outcomes(folder: Path, outcomes: Iterable[Outcome]) -> Path:
         }
     write_json(path, {"cases": cases})
     return path
+
+
+def refuse_data_files(folder: Path, jobs: Iterable[Job], roots: Iterable[Path]) -> None:
+    """Refuses to overwrite files of the run's data, wherever its layout keeps labels; label maps of earlier commands may be replaced.
+
+    Args:
+        folder: The output folder.
+        jobs: What is to be written.
+        roots: Folders of the data sets that the run was trained and tested on.
+
+    Raises:
+        UserError: An output exists below one of them, and ``outcomes.json`` does not list it.
+    """
+    earlier = {name for name, case in _listed(folder / OUTCOMES).items() if case["error"] is None}
+    below = [root.resolve() for root in roots]
+    for job in jobs:
+        path = job.output
+        if path.exists() and any(path.resolve().is_relative_to(root) for root in below):
+            if path.is_relative_to(folder) and _text(path.relative_to(folder).as_posix()) in earlier:
+                continue
+            raise UserError(f"{path} is a file of the run's data and would be overwritten: name another folder with -o")
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    """The cases that earlier commands listed; none if the file is not there, not ours, or damaged."""
+    try:
+        return dict(read_json(path).get("cases", {})) if path.is_file() else {}
+    except UserError:
+        return {}
 
 
 def _text(value: object) -> str:

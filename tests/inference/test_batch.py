@@ -11,7 +11,8 @@ import pytest
 from r2seg.data.cases import Case
 from r2seg.data.images import read_image
 from r2seg.errors import UserError
-from r2seg.inference.batch import infer, plan_case_jobs, plan_jobs
+from r2seg.inference.batch import Outcome, infer, plan_case_jobs, plan_jobs
+from r2seg.inference.outcomes import refuse_data_files, write_outcomes
 from r2seg.inference.segmenter import Segmenter
 
 
@@ -110,6 +111,23 @@ def test_reference_labels_are_never_overwritten(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match="in the folder of the run's reference labels"):
             plan()
+
+
+def test_files_of_the_data_are_never_overwritten_whatever_their_layout(tmp_path: Path) -> None:
+    """As nnU-Net's labelsTr/; an earlier label map, which outcomes.json lists, may be replaced."""
+    root = touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a.nii.gz", "mine/a.nii.gz")
+    case = Case("a", (root / "imagesTr/a_0000.nii.gz",), (root / "labelsTr/a.nii.gz",))
+    with pytest.raises(UserError, match=r"labelsTr/a\.nii\.gz is a file of the run's data and would be overwritten"):
+        refuse_data_files(root / "labelsTr", plan_case_jobs([case], root / "labelsTr"), [root])
+    (job,) = plan_case_jobs([case], root / "mine")
+    with pytest.raises(UserError, match=r"mine/a\.nii\.gz is a file of the run's data"):
+        refuse_data_files(root / "mine", [job], [root])
+    write_outcomes(root / "mine", [Outcome(job, error="it failed, so the file is not ours")])
+    with pytest.raises(UserError, match=r"mine/a\.nii\.gz is a file of the run's data"):
+        refuse_data_files(root / "mine", [job], [root])
+    write_outcomes(root / "mine", [Outcome(job)])
+    refuse_data_files(root / "mine", [job], [root])
+    refuse_data_files(root / "labelsTr", plan_case_jobs([case], root / "labelsTr"), [tmp_path / "elsewhere"])
 
 
 def test_a_place_that_cannot_be_written_is_reported_before_the_first_case(tmp_path: Path) -> None:
