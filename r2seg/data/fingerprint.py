@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from r2seg.data.cases import Case
-from r2seg.data.images import IGNORE, GridError, Image, SeriesChoice, read_image, read_label_map, read_labels
+from r2seg.data.images import CUT, IGNORE, GridError, Image, SeriesChoice, read_image, read_label_map, read_labels
 from r2seg.errors import UserError
 from r2seg.labels import IgnoreLabel, Labels
 from r2seg.metrics import label_mask
@@ -116,6 +116,8 @@ def read_case(
         )
     if (field := case.mask) is not None:
         mask = read("mask", lambda: read_label_map(field, {"field of view": 255}, like=image))
+        if mask is not None and not mask.array.any():
+            problems.append(f"{field}: the field of view is empty; export it again, or remove the case")
     for path in case.observers if labels else ():  # only evaluations use them: training goes on without
         try:
             read_labels((path,), labels, ignore_label, overlapping=overlapping, like=image)
@@ -123,7 +125,9 @@ def read_case(
             warnings.append(_with_remedy(error, "replace or remove this second reference"))
     for kind, found in (("label", label), ("mask", mask)):
         if found is not None and found.cut:
-            warnings.append(f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut at grey level 128")
+            warnings.append(
+                f"{found.path}: the {kind} is blurred by JPEG or resizing, and was cut (0/255 at {CUT}, colours to the nearest)"
+            )
     indices = None if label is None else label.array[0]
     if indices is not None and mask is not None:
         indices = np.where(mask.array[0] > 0, indices, np.uint8(IGNORE))

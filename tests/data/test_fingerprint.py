@@ -81,6 +81,12 @@ def test_everything_wrong_with_a_case_is_listed_with_file_and_remedy(case: Case,
     assert facts.shape == (4, 5, 6), "what can be read is still measured"
 
 
+def test_an_empty_field_of_view_is_a_mistake_as_in_training(case: Case, tmp_path: Path) -> None:
+    mask = volume(tmp_path, "none.nii.gz", np.zeros((4, 5, 6), np.uint8))
+    facts = measure_case(Case("a", case.images, case.labels, mask=mask), LABELS)
+    assert facts.problems == (f"{mask}: the field of view is empty; export it again, or remove the case",)
+
+
 def test_an_unreadable_image_hides_nothing_else(case: Case, tmp_path: Path) -> None:
     broken = tmp_path / "broken.nii.gz"
     broken.write_bytes(case.images[0].read_bytes()[:60])
@@ -97,5 +103,7 @@ def test_a_smeared_mask_is_told(tmp_path: Path) -> None:
     files = picture(tmp_path, "i.png", label), picture(tmp_path, "l.jpg", label)
     facts = measure_case(Case("a", files[:1], files[1:]), {"lung": (1,)})
     assert facts.problems == ()
-    assert facts.warnings == (f"{files[1]}: the label is blurred by JPEG or resizing, and was cut at grey level 128",)
+    assert facts.warnings == (
+        f"{files[1]}: the label is blurred by JPEG or resizing, and was cut (0/255 at 128, colours to the nearest)",
+    )
     assert facts.foreground["lung"] == pytest.approx(400, abs=20)
