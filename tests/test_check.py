@@ -176,9 +176,9 @@ def test_a_mask_of_the_field_of_view_is_checked_too(pictures: Path, tmp_path: Pa
         preprocessing={"intensity": {"kind": "zscore"}},
         window={"size": [16, 16], "plane": None, "batch_size": 4},
     )
-    (error,), (warning,) = lines(found.errors), lines(found.warnings)
-    assert "masks/case_2.png: grid (5, 5) differs from grid (21, 26)" in error and "export the mask" in error
-    assert "masks/case_1.png: all pixels are ignored or outside the field of view" in warning
+    empty, other = lines(found.errors)
+    assert "masks/case_1.png: the field of view is empty" in empty, "training refuses it too"
+    assert "masks/case_2.png: grid (5, 5) differs from grid (21, 26)" in other and "export the mask" in other
 
 
 def test_copies_of_an_image_and_a_split_that_divides_them_are_told(volumes: Path, tmp_path: Path) -> None:
